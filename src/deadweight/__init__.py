@@ -1,0 +1,113 @@
+"""deadweight finds what a transformer carries but does not use: parameters, layers, demonstrations, joules.
+
+Everything a user may import is named here and loaded when it is first used: ``import deadweight as dw``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_DOOR = {
+    "anatomy": "Anatomy anatomy",
+    "errors": "DeadweightError InputError MachineError SourceError SurgeryError CellFailed",
+    "models": "LanguageModel load load_lm transform",
+    "data": "load_images load_text",
+    "surgery": "drop_blocks group_mlps save scale_positions shallow_mlps surgeries swap_attention",
+    "attention": "MECHANISMS mechanism",
+    "probes": "DepthProfile profile",
+    "prompting": "TASKS Task load_task score_labels",
+    "meters": "Counts NullEnergy Reading ReplayEnergy count measure",
+    "training": "Recipe train",
+    "lab": "Cell Estimate Finding Findings Record Records Store",
+    "studies": "audit load_study run run_icl",
+}
+_HOME = {name: package for package, names in _DOOR.items() for name in names.split()}
+
+__all__ = [
+    "MECHANISMS",
+    "TASKS",
+    "Anatomy",
+    "Cell",
+    "CellFailed",
+    "Counts",
+    "DeadweightError",
+    "DepthProfile",
+    "Estimate",
+    "Finding",
+    "Findings",
+    "InputError",
+    "LanguageModel",
+    "MachineError",
+    "NullEnergy",
+    "Reading",
+    "Recipe",
+    "Record",
+    "Records",
+    "ReplayEnergy",
+    "SourceError",
+    "Store",
+    "SurgeryError",
+    "Task",
+    "__version__",
+    "anatomy",
+    "audit",
+    "count",
+    "drop_blocks",
+    "group_mlps",
+    "load",
+    "load_images",
+    "load_lm",
+    "load_study",
+    "load_task",
+    "load_text",
+    "measure",
+    "mechanism",
+    "profile",
+    "run",
+    "run_icl",
+    "save",
+    "scale_positions",
+    "score_labels",
+    "shallow_mlps",
+    "surgeries",
+    "swap_attention",
+    "train",
+    "transform",
+]
+
+if TYPE_CHECKING:
+    from deadweight.anatomy import Anatomy, anatomy
+    from deadweight.attention import MECHANISMS, mechanism
+    from deadweight.data import load_images, load_text
+    from deadweight.errors import CellFailed, DeadweightError, InputError, MachineError, SourceError, SurgeryError
+    from deadweight.lab import Cell, Estimate, Finding, Findings, Record, Records, Store
+    from deadweight.meters import Counts, NullEnergy, Reading, ReplayEnergy, count, measure
+    from deadweight.models import LanguageModel, load, load_lm, transform
+    from deadweight.probes import DepthProfile, profile
+    from deadweight.prompting import TASKS, Task, load_task, score_labels
+    from deadweight.studies import audit, load_study, run, run_icl
+    from deadweight.surgery import (
+        drop_blocks,
+        group_mlps,
+        save,
+        scale_positions,
+        shallow_mlps,
+        surgeries,
+        swap_attention,
+    )
+    from deadweight.training import Recipe, train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'deadweight' has no attribute {name!r}; it offers: {', '.join(__all__)}")
+    value = getattr(import_module(f"deadweight.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,5 @@
+"""``python -m deadweight``."""
+
+from deadweight.cli import main
+
+main()

@@ -1,0 +1,59 @@
+"""Image sets of the Hugging Face hub, or a local folder in a format `datasets` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from deadweight.data.folders import _small
+from deadweight.data.images import Gallery, digest
+from deadweight.errors import SourceError
+from deadweight.source import Source
+
+
+def gallery(source: Source) -> Gallery:
+    """``hf:DATASET[:CONFIG][@REV]`` with an image column and a class column, found by their declared types."""
+    import datasets
+
+    name, revision, _ = source.repository
+    name, _, config = name.partition(":")
+    try:
+        parts: Any = datasets.load_dataset(name, config or None, revision=revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as problem:
+        raise SourceError(
+            f"{source.text!r} cannot be loaded: {str(problem).splitlines()[0]}",
+            expected="a data set `datasets` can read, from its cache, the network or a local folder",
+            cure="without network use folder:PATH with class folders",
+        ) from problem
+    held = next((part for part in ("validation", "val", "test") if part in parts), None)
+    names = ["train", held] if held and "train" in parts else [next(iter(parts))]
+    features = parts[names[0]].features
+    image = next((key for key, kind in features.items() if isinstance(kind, datasets.Image)), None)
+    label = next((key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)), None)
+    if image is None or label is None:
+        raise SourceError(
+            f"{source.text!r} has the columns {', '.join(features)}",
+            expected="one of type Image and one of type ClassLabel",
+        )
+    whole = datasets.concatenate_datasets([parts[part] for part in names])
+    labels = tuple(int(value) for value in whole[label])
+    first = len(parts[names[0]])
+
+    def opened(index: int) -> Image.Image:
+        picture: Image.Image = whole[index][image]
+        return picture
+
+    def fingerprint(used: Sequence[int]) -> str:
+        marks = "".join(str(parts[part]._fingerprint) for part in names)
+        return digest([marks.encode(), repr(list(used)).encode()])
+
+    return Gallery(
+        open=opened,
+        labels=labels,
+        classes=tuple(features[label].names),
+        validation=tuple(range(first, len(whole))) if len(names) > 1 else None,
+        fingerprint=fingerprint,
+        transform=_small,
+    )

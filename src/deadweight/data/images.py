@@ -1,0 +1,170 @@
+"""Labelled images by source string: embedded sets, class folders, `datasets`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from deadweight.errors import SourceError
+from deadweight.registry import Registry, did_you_mean
+from deadweight.source import Source, parse_source
+
+Transform = Callable[[Image.Image], Tensor]
+
+
+class ImageSet(Protocol):
+    """A map-style dataset of (float image (C, H, W), label)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Training and held-out images.
+
+    channels, size:  of every image, (height, width).
+    fingerprint:     a digest of the content, so that a record says what it was computed from.
+    """
+
+    name: str
+    train: ImageSet = field(repr=False)
+    validation: ImageSet = field(repr=False)
+    classes: tuple[str, ...]
+    channels: int
+    size: tuple[int, int]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures that are opened when asked for, with their labels: what every source boils down to."""
+
+    open: Callable[[int], Image.Image]
+    labels: Sequence[int]
+    indices: Sequence[int]
+    transform: Transform
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        at = self.indices[index]
+        return self.transform(self.open(at)), int(self.labels[at])
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What a source offers before it is split: `validation` is None where the source has no split of its own."""
+
+    open: Callable[[int], Image.Image]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+    validation: tuple[int, ...] | None
+    fingerprint: Callable[[Sequence[int]], str]
+    transform: Transform
+    check: Callable[[Sequence[int]], None] = lambda indices: None
+
+
+IMAGE_SOURCES: Registry[Callable[[Source], Gallery]] = Registry("image source")
+IMAGE_SOURCES.add("embedded", "deadweight.data.embedded:gallery")
+IMAGE_SOURCES.add("folder", "deadweight.data.folders:gallery")
+IMAGE_SOURCES.add("hf", "deadweight.data.hub:gallery")
+
+
+def load_images(
+    source: str, *, limit: int | None = None, transform: Transform | None = None, split_seed: int = 0
+) -> ImageData:
+    """Images and labels, split into training and held-out ones.
+
+    Parameters
+    ----------
+    source:
+        ``embedded:digits``, ``embedded:mnist5k``, ``folder:PATH`` (class folders, or ``train/`` and ``val/`` that
+        hold them), ``hf:DATASET[:CONFIG][@REV]``.
+    limit:
+        At most so many images of each part, drawn evenly from the classes by `split_seed`.
+    transform:
+        Picture to tensor, e.g. ``dw.transform(model)``; by default the source's own small size, in [0, 1].
+    split_seed:
+        Of the 80/20 split, stratified by class, where the source has none.
+
+    Raises
+    ------
+    SourceError
+        An unknown kind, an empty folder, an unreadable image: before anything is computed.
+    """
+    parsed = parse_source(source, example="folder:pictures")
+    if parsed.scheme not in IMAGE_SOURCES:
+        raise SourceError(
+            f"unknown kind of image source {parsed.scheme!r} in {source!r}",
+            expected=f"one of {', '.join(f'{name}:' for name in IMAGE_SOURCES.names())}",
+            cure=did_you_mean(parsed.scheme, IMAGE_SOURCES.names()),
+        )
+    gallery = IMAGE_SOURCES.get(parsed.scheme)(parsed)
+    train, validation = _split(gallery, split_seed)
+    train, validation = (_limited(part, gallery.labels, limit, split_seed) for part in (train, validation))
+    used = [*train, *validation]
+    gallery.check(used)
+    prepare = transform or gallery.transform
+    parts = [Pictures(gallery.open, gallery.labels, part, prepare) for part in (train, validation)]
+    image, _ = parts[1][0]
+    return ImageData(
+        name=source,
+        train=parts[0],
+        validation=parts[1],
+        classes=gallery.classes,
+        channels=int(image.shape[0]),
+        size=(int(image.shape[1]), int(image.shape[2])),
+        fingerprint=gallery.fingerprint(used),
+    )
+
+
+def _split(gallery: Gallery, seed: int) -> tuple[list[int], list[int]]:
+    everything = range(len(gallery.labels))
+    if gallery.validation is not None:
+        held_out = set(gallery.validation)
+        return [i for i in everything if i not in held_out], sorted(held_out)
+    generator = np.random.default_rng(seed)
+    train: list[int] = []
+    validation: list[int] = []
+    for label in range(len(gallery.classes)):
+        mine = generator.permutation([i for i in everything if gallery.labels[i] == label]).tolist()
+        held = max(1, round(len(mine) / 5)) if len(mine) > 1 else 0
+        validation += mine[:held]
+        train += mine[held:]
+    return sorted(train), sorted(validation)
+
+
+def _limited(indices: list[int], labels: Sequence[int], limit: int | None, seed: int) -> list[int]:
+    """At most `limit` of `indices`, class by class in turn, so that every class is met as often as it can be."""
+    if limit is None or len(indices) <= limit:
+        return indices
+    generator = np.random.default_rng(seed)
+    seen: dict[int, int] = {}
+    ranked: list[tuple[int, int, int]] = []
+    for index in generator.permutation(indices).tolist():
+        turn = seen[labels[index]] = seen.get(labels[index], -1) + 1
+        ranked.append((turn, len(ranked), index))
+    return sorted(index for _, _, index in sorted(ranked)[:limit])
+
+
+def as_tensors(images: ImageSet) -> tuple[Tensor, Tensor]:
+    """A small set held whole: images (N, C, H, W) float32, labels (N,) int64."""
+    pairs = [images[index] for index in range(len(images))]
+    return torch.stack([image for image, _ in pairs]), torch.tensor([label for _, label in pairs])
+
+
+def digest(parts: Sequence[bytes | np.ndarray[Any, Any]]) -> str:
+    """A short content digest."""
+    total = hashlib.blake2b(digest_size=12)
+    for part in parts:
+        total.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
+    return total.hexdigest()

@@ -1,0 +1,166 @@
+"""Causal language models with their tokenizers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from deadweight.errors import SourceError
+from deadweight.models.hub import config_of, load_hub, place
+from deadweight.models.load import MODEL_SOURCES, model_source, pick_device, torch_dtype
+from deadweight.models.provenance import origin, set_origin
+from deadweight.models.vision import hub_reach
+from deadweight.source import Source
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal LM in eval mode, its tokenizer, its name, and the longest input it takes, in tokens."""
+
+    model: nn.Module = field(repr=False)
+    tokenizer: Any = field(repr=False)
+    name: str
+    max_length: int
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back transformers' own progress bars: ours are the ones a person watches."""
+    from transformers.utils import logging
+
+    was = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        if was:
+            logging.enable_progress_bar()
+        if before is None:
+            os.environ.pop("TQDM_DISABLE", None)
+        else:
+            os.environ["TQDM_DISABLE"] = before
+
+
+def gguf_path(source: Source) -> Path:
+    """The file a ``gguf:`` source names, checked to be one: its first four bytes say so."""
+    path = Path(source.name).expanduser()
+    if not path.is_file():
+        raise SourceError(f"{source.text!r}: there is no such file", expected="a .gguf file", cure="check the path")
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise SourceError(
+            f"{source.text!r} is not a GGUF file: it begins with {magic!r}",
+            expected="a file that begins with b'GGUF'",
+            cure="download it again, or give the right file",
+        )
+    return path
+
+
+def _read_gguf(path: Path, auto: Any, source: Source, **options: Any) -> Any:
+    try:
+        with quiet():
+            return auto.from_pretrained(str(path.parent), gguf_file=path.name, local_files_only=True, **options)
+    except Exception as problem:  # the gguf reader raises whatever numpy or struct does on a damaged file
+        raise SourceError(
+            f"{source.text!r}: the GGUF file cannot be read ({type(problem).__name__}: {problem})"[:400],
+            expected="a whole GGUF file of an architecture transformers knows",
+            cure="it may be cut short or damaged: download it again",
+        ) from problem
+
+
+def load_gguf(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
+    """``gguf:PATH``: the model of a GGUF file, dequantised to float32."""
+    from transformers import AutoModelForCausalLM
+
+    model: nn.Module = _read_gguf(gguf_path(source), AutoModelForCausalLM, source, dtype=torch.float32, **kwargs)
+    return model
+
+
+def _resolved(source: Source) -> Source:
+    if source.scheme != "embedded":
+        return source
+    from deadweight.models.embedded import language_source
+
+    return language_source(source)
+
+
+def check_language(text: str) -> Source:
+    """Refuse a language source that cannot work, cheaply: before any weights are read."""
+    source = _resolved(model_source(text))
+    if source.scheme == "gguf":
+        gguf_path(source)
+    elif source.scheme == "hf":
+        config = config_of(source)
+        if not hasattr(config, "vocab_size"):
+            raise SourceError(
+                f"{text!r} is a {type(config).__name__}",
+                expected="a causal language model",
+                cure="vision models are given with --vision",
+            )
+    elif source.scheme != "file":
+        raise SourceError(
+            f"{text!r} names no language model",
+            expected="hf:FOLDER, hf:REPO, gguf:PATH, file:FOLDER or embedded:smollm2-135m-instruct",
+        )
+    return source
+
+
+def load_lm(
+    source: str,
+    *,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """A causal language model and its tokenizer.
+
+    Parameters
+    ----------
+    source:
+        ``hf:REPO[@REV]``, ``hf:FOLDER``, ``gguf:PATH``, ``file:FOLDER`` or ``embedded:smollm2-135m-instruct``.
+    dtype, device:
+        Of the weights; the device defaults to the accelerator, else the CPU.
+
+    Raises
+    ------
+    SourceError
+        The source cannot be read, or is not a language model with a tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    parsed = check_language(source)
+    if parsed.scheme == "gguf":
+        path = gguf_path(parsed)
+        tokenizer = _read_gguf(path, AutoTokenizer, parsed)
+        model = load_gguf(parsed)
+    else:
+        where, options = place(parsed) if parsed.scheme == "hf" else (parsed.name, {"local_files_only": True})
+        with quiet(), hub_reach():
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
+            except (OSError, ValueError, TypeError, KeyError) as problem:
+                raise SourceError(
+                    f"{source!r}: no tokenizer can be read ({str(problem).splitlines()[0]})",
+                    expected="the tokenizer's files beside the weights",
+                    cure="call tokenizer.save_pretrained on the same folder",
+                ) from problem
+            if parsed.scheme == "hf":
+                model = load_hub(parsed, trust_remote_code=trust_remote_code)
+            else:
+                model = MODEL_SOURCES.get("file")(parsed)
+    if origin(model) is None:
+        set_origin(model, source)
+    config: Any = model.config
+    wanted = torch_dtype(dtype)
+    model = model.to(device=pick_device(device), dtype=wanted).eval()
+    return LanguageModel(model, tokenizer, parsed.name, int(getattr(config, "max_position_embeddings", 2048)))

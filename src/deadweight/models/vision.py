@@ -1,0 +1,99 @@
+"""Vision models of timm and torchvision."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import urllib.error
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlparse
+
+from torch import nn
+
+from deadweight.errors import SourceError
+from deadweight.registry import did_you_mean
+from deadweight.source import Source
+
+
+def no_weights(source: Source, reason: str) -> SourceError:
+    """The one error for weights that cannot be had: why, and both ways out."""
+    return SourceError(
+        f"the pretrained weights of {source.text!r} cannot be had: {reason}",
+        expected=f"{source.scheme}: means pretrained weights, from the local cache or the network",
+        cure=f"either use {source.scheme}:{source.name}?pretrained=false for random weights, or bring the weights: "
+        "fill the cache on a machine with network, or save the model there with dw.save and give file:FOLDER",
+    )
+
+
+@contextmanager
+def hub_reach() -> Iterator[bool]:
+    """Whether the hub can be reached; while it cannot, its client reads the local cache only.
+
+    Without this the client retries for most of a minute before it says that there is no network.
+    """
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    address = urlparse(constants.ENDPOINT)
+    reachable = False
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            port = address.port or (80 if address.scheme == "http" else 443)
+            socket.create_connection((address.hostname, port), timeout=5).close()
+            reachable = True
+        except OSError:
+            reachable = False
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not reachable
+    try:
+        yield reachable
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def fetched(source: Source, build: Callable[[], nn.Module]) -> nn.Module:
+    """Run `build`, which may download weights; what the network or cache refuses becomes :func:`no_weights`."""
+    with hub_reach() as reachable:
+        try:
+            return build()
+        except (OSError, urllib.error.URLError) as problem:
+            where = "" if reachable else "the hub cannot be reached and the local cache does not hold them; "
+            raise no_weights(source, f"{where}{str(problem).splitlines()[0]}") from problem
+
+
+def load_timm(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
+    """``timm:NAME``: any model timm knows by name."""
+    import timm
+
+    wanted = pretrained is not False
+    if not timm.is_model(source.name.partition(".")[0]):
+        close = timm.list_models(f"*{source.name[:8]}*")[:200] or timm.list_models("vit_*")
+        raise SourceError(
+            f"timm has no model {source.name!r}",
+            expected="a name of timm.list_models()",
+            cure=did_you_mean(source.name, close)[:300],
+        )
+    if not wanted:
+        untrained: nn.Module = timm.create_model(source.name, pretrained=False, **kwargs)
+        return untrained
+    try:
+        return fetched(source, lambda: timm.create_model(source.name, pretrained=True, **kwargs))
+    except RuntimeError as problem:
+        if "pretrained" not in str(problem).lower():
+            raise
+        raise no_weights(source, str(problem).splitlines()[0]) from problem
+
+
+def load_torchvision(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
+    """``torchvision:NAME``: any classification model torchvision knows by name."""
+    from torchvision import models
+
+    if source.name not in models.list_models(module=models):
+        raise SourceError(
+            f"torchvision has no model {source.name!r}",
+            expected="a name of torchvision.models.list_models()",
+            cure=did_you_mean(source.name, models.list_models(module=models))[:300],
+        )
+    if pretrained is False:
+        return models.get_model(source.name, weights=None, **kwargs)  # type: ignore[no-any-return]
+    return fetched(source, lambda: models.get_model(source.name, weights="DEFAULT", **kwargs))

@@ -1,0 +1,205 @@
+"""From a study to its records, findings and page: plan, run, tell."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from deadweight.errors import InputError
+from deadweight.lab import Cell, Findings, Observer, Records, Store, run_cells, write_atomically
+from deadweight.models import pick_device
+from deadweight.registry import did_you_mean
+from deadweight.studies.page import write_report
+from deadweight.studies.study import STUDIES, Study
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What exactly will be done: the cells in order, and the parts that were left out, with the reason."""
+
+    cells: tuple[Cell, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def as_text(self) -> str:
+        cells = [{**cell.identity, "exclusive": cell.exclusive, "seconds": cell.seconds} for cell in self.cells]
+        return json.dumps({"schema": 1, "cells": cells, "skipped": self.skipped}, indent=1)
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            tuple(Cell.from_json(identity) for identity in found["cells"]),
+            tuple((study, reason) for study, reason in found["skipped"]),
+        )
+
+
+def build_study(kind: str, options: Mapping[str, Any]) -> Study:
+    """A study from its options; what does not fit raises :class:`InputError` that names the option."""
+    study = STUDIES.get(kind)
+    try:
+        return study(**options)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        known = sorted(study.model_fields)
+        if first["type"] == "extra_forbidden":
+            raise InputError(
+                f"the {kind} study has no option {name!r}",
+                expected="one of its options",
+                cure=did_you_mean(name, known),
+            ) from problem
+        raise InputError(
+            f"{kind} study: {name} = {first['input']!r}: {first['msg']}",
+            expected=str(study.model_fields[first["loc"][0]].description or "a value of another kind")
+            if first["loc"] and first["loc"][0] in study.model_fields
+            else "options that fit together",
+            cure=f"see `deadweight {kind} --help`",
+        ) from problem
+
+
+def packaged_studies() -> dict[str, Path]:
+    """The studies that ship with the package, by name."""
+    folder = Path(str(resources.files("deadweight.studies")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_study(study: str | os.PathLike[str] | Study) -> Study:
+    """A study from a YAML file, from the name of a packaged one (``mini-2512.01059``), or as it is.
+
+    A file reads ``study: mlp`` and the study's options. Raises :class:`InputError` for an unknown name, YAML that
+    cannot be read, and options the study does not have.
+    """
+    if isinstance(study, Study):
+        return study
+    packaged = packaged_studies()
+    path = packaged.get(str(study), Path(study))
+    if not path.is_file():
+        raise InputError(
+            f"there is no study {str(study)!r}",
+            expected="a YAML file, or the name of a packaged study",
+            cure=did_you_mean(str(study), sorted(packaged)),
+        )
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise InputError(f"{path} is not readable YAML: {problem}", expected="`study: mlp` and options") from problem
+    if not isinstance(options, dict) or not isinstance(options.get("study"), str):
+        raise InputError(
+            f"{path} does not say which study it is",
+            expected="a mapping with the key `study`",
+            cure=f"begin it with `study: {STUDIES.names()[0]}`",
+        )
+    return build_study(options.pop("study"), options)
+
+
+def plan(study: Study) -> Plan:
+    """What `study` would do here. Reads the sources as far as is needed to refuse bad ones."""
+    return Plan(tuple(study.cells()), tuple(study.skipped))
+
+
+def run(
+    study: str | os.PathLike[str] | Study,
+    out: str | os.PathLike[str] | None = None,
+    executor: str = "local",
+    *,
+    observer: Observer | None = None,
+    budget: float | None = None,
+) -> Records:
+    """Run a study, or go on where it stopped; cells that have their record are not done again.
+
+    Parameters
+    ----------
+    study:
+        A YAML file, the name of a packaged study, or a :class:`Study`.
+    out:
+        The run's folder; by default ``runs/NAME``.
+    executor:
+        ``"local"``: one cell after another in this process.
+    budget:
+        Seconds after which no further cell is started.
+
+    Returns
+    -------
+    Records
+        What was found, with ``.failed`` for cells that lack their record. ``report.html`` and ``findings.json``
+        lie in `out`.
+    """
+    if executor != "local":
+        raise InputError(f"unknown executor {executor!r}", expected="'local'", cure="leave --executor out")
+    name = study.kind if isinstance(study, Study) else Path(study).stem if Path(study).is_file() else str(study)
+    todo = load_study(study)
+    planned = plan(todo)
+    store = Store(out if out is not None else Path("runs") / name)
+    store.prepare()
+    resolved = {"study": todo.kind, **todo.model_dump(mode="json")}
+    write_atomically(store.folder / "study.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    write_atomically(store.folder / "plan.json", planned.as_text())
+    try:
+        device = str(pick_device(todo.device))
+        run_cells(planned.cells, todo.run, store, device=device, observer=observer, budget=budget)
+    finally:
+        todo.close()
+    return tell(todo, planned, store)
+
+
+def collect(study: Study, planned: Plan, store: Store) -> Records:
+    """The records of the planned cells that exist, and the failures of those that do not."""
+    found = [(cell, store.record(cell)) for cell in planned.cells]
+    return Records(
+        [record for _, record in found if record is not None],
+        [store.failure(cell) for cell, record in found if record is None],
+        study.judge,
+    )
+
+
+def tell(study: Study, planned: Plan, store: Store) -> Records:
+    """Write ``findings.json`` and ``report.html`` from the records alone."""
+    records = collect(study, planned, store)
+    records.findings().write(store.folder / "findings.json")
+    write_report(store.folder / "report.html", study, records, planned.skipped)
+    return records
+
+
+def retell(folder: str | os.PathLike[str]) -> Findings:
+    """Rebuild the findings and the page of a run folder; nothing is computed, no source is opened."""
+    path = Path(folder)
+    for needed in ("study.yaml", "plan.json"):
+        if not (path / needed).is_file():
+            raise InputError(
+                f"{path} is not a run folder: it has no {needed}",
+                expected="a folder written by `deadweight audit` or `deadweight run`",
+                cure="give the folder that was named with --out",
+            )
+    study = load_study(path / "study.yaml")
+    planned = Plan.read(path / "plan.json")
+    records = tell(study, planned, Store(path))
+    return with_page(records, planned, path / "report.html")
+
+
+def with_page(records: Records, planned: Plan, page: Path) -> Findings:
+    """The findings, knowing their page and what was left out."""
+    return Findings(list(records.findings()), page=page, skipped=list(planned.skipped), failed=len(records.failed))
+
+
+def audit(
+    out: str | os.PathLike[str] = "audit/",
+    *,
+    observer: Observer | None = None,
+    budget: float | None = None,
+    **options: Any,
+) -> Findings:
+    """Run the four studies on the embedded defaults, or on what the options name, and say what is dead weight.
+
+    Options are those of the audit study: ``vision``, ``images``, ``language``, ``tasks``, ``seed``, ``limit`` …
+    """
+    study = build_study("audit", options)
+    records = run(study, out, observer=observer, budget=budget)
+    return with_page(records, Plan.read(Path(out) / "plan.json"), Path(out) / "report.html")
