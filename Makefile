@@ -42,7 +42,7 @@ docs: $(VENV)/.dev        ## check that every relative link and command in the d
 	$(BIN)/python -m pytest tests/docs -q
 
 soak: $(VENV)/.dev        ## long fault loops: kill -9 at random moments
-	$(BIN)/python -m pytest tests/soak -q --soak
+	$(BIN)/python -m pytest -m soak --soak
 
 clean:           ## remove the environment and everything built
 	rm -rf $(VENV) build dist audit .pytest_cache .mypy_cache .ruff_cache

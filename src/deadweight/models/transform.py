@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deadweight.models.provenance import origin
-from deadweight.source import parse_source
+from deadweight.models.vision import hub_reach
+from deadweight.source import Source, parse_source
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -28,37 +32,71 @@ def input_shape(model: nn.Module) -> tuple[int, int, int]:
     return int(first.in_channels), int(height), int(width)
 
 
-def _normalisation(model: nn.Module, channels: int) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+Normalisation = tuple[tuple[float, ...], tuple[float, ...], float]
+
+
+def _processor(source: Source) -> Normalisation | None:
+    """Mean and deviation from the ``preprocessor_config.json`` beside a Hugging Face model's weights."""
+    from transformers.utils import cached_file
+
+    with hub_reach():
+        try:
+            found = cached_file(source.repository[0], "preprocessor_config.json")
+        except OSError:
+            return None
+    config = json.loads(Path(str(found)).read_text(encoding="utf-8"))
+    mean, std = config.get("image_mean"), config.get("image_std")
+    return (tuple(mean), tuple(std), 1.0) if mean and std else None
+
+
+def _normalisation(model: nn.Module, channels: int) -> Normalisation:
     """(mean, standard deviation, share of the shorter side kept by the centre crop)."""
-    recorded = origin(model) or {}
-    if recorded.get("source", "").startswith("embedded:") or not hasattr(model, "default_cfg"):
-        scheme = parse_source(recorded["source"]).scheme if recorded else ""
-        if scheme == "torchvision":
-            return _IMAGENET_MEAN, _IMAGENET_STD, 224 / 256
-        if hasattr(model, "config"):
-            return (0.5,) * channels, (0.5,) * channels, 1.0
-        return (0.0,) * channels, (1.0,) * channels, 1.0
-    config: dict[str, Any] = getattr(model, "pretrained_cfg", None) or model.default_cfg  # type: ignore[assignment]
+    recorded = origin(model)
+    source = parse_source(recorded["source"]) if recorded else None
+    plain: Normalisation = ((0.0,) * channels, (1.0,) * channels, 1.0)
+    if source is not None and source.scheme == "torchvision":
+        return _IMAGENET_MEAN, _IMAGENET_STD, 1.0
+    if hasattr(model, "config"):
+        half: Normalisation = ((0.5,) * channels, (0.5,) * channels, 1.0)
+        return (_processor(source) if source is not None and source.scheme == "hf" else None) or half
+    if source is None or source.scheme != "timm":
+        return plain
+    config: Any = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", {})
     if len(config.get("mean", ())) != channels:
-        return (0.0,) * channels, (1.0,) * channels, 1.0
+        return plain
     return tuple(config["mean"]), tuple(config["std"]), float(config.get("crop_pct") or 1.0)
+
+
+def _torchvisions(model: nn.Module, height: int) -> Callable[[Image.Image], Tensor] | None:
+    """What torchvision publishes with a model's default weights, if the model takes pictures of that size."""
+    recorded = origin(model)
+    source = parse_source(recorded["source"]) if recorded else None
+    if source is None or source.scheme != "torchvision":
+        return None
+    from torchvision.models import get_model_weights
+
+    published: Any = get_model_weights(source.name)["DEFAULT"].transforms()
+    return published if published.crop_size[0] == height else None
 
 
 def transform(model: nn.Module) -> Callable[[Image.Image], Tensor]:
     """From a picture to what `model` takes: (channels, height, width), float32.
 
     Size and channels are the model's own. Mean, standard deviation and crop come from timm's ``pretrained_cfg``;
-    torchvision's models get ImageNet's; Hugging Face models the values of their image processor's default (0.5);
-    models trained here none (mean 0, standard deviation 1).
+    torchvision's models get the transforms of their default weights; Hugging Face models what their ``preprocessor_config.json`` says (0.5 where
+    there is none); models trained here none (mean 0, standard deviation 1).
     """
     from torchvision.transforms import v2
 
     channels, height, width = input_shape(model)
+    mode = "L" if channels == 1 else "RGB"
+    theirs = _torchvisions(model, height)
+    if theirs is not None:
+        return lambda picture: theirs(picture.convert(mode))
     mean, std, crop = _normalisation(model, channels)
-    steps: list[Any] = [v2.Resize(round(min(height, width) / crop), interpolation=v2.InterpolationMode.BICUBIC)]
+    steps: list[Any] = [v2.Resize(math.floor(min(height, width) / crop), interpolation=v2.InterpolationMode.BICUBIC)]
     steps += [v2.CenterCrop((height, width)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
     pipeline = v2.Compose([*steps, v2.Normalize(list(mean), list(std))])
-    mode = "L" if channels == 1 else "RGB"
 
     def prepare(picture: Image.Image) -> Tensor:
         prepared: Tensor = pipeline(picture.convert(mode))

@@ -1,0 +1,141 @@
+"""Rows of text and label columns: the embedded tasks, CSV, JSON Lines and Parquet files."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from deadweight.errors import SourceError
+from deadweight.source import Source
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Rows whose values are text, all with the same columns; `digest` names the content."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    digest: str
+
+    def require(self, *columns: str) -> None:
+        """Raise :class:`SourceError` naming the columns there are unless all of `columns` are among them."""
+        missing = [column for column in columns if column not in self.columns]
+        if missing:
+            raise SourceError(
+                f"{self.name} has no column {', '.join(map(repr, missing))}",
+                expected=f"some of its columns: {', '.join(self.columns)}",
+                cure="name the columns, e.g. csv:reviews.csv?text=body&label=stars",
+            )
+
+
+def embedded_tables() -> list[str]:
+    """The names of the tables that ship with the package."""
+    folder = resources.files("deadweight.data") / "tasks"
+    return sorted(entry.name.removesuffix(".jsonl") for entry in folder.iterdir() if entry.name.endswith(".jsonl"))
+
+
+def read_table(source: Source) -> TextTable:
+    """The rows of ``embedded:NAME``, ``csv:PATH``, ``jsonl:PATH`` or ``parquet:PATH``.
+
+    Raises :class:`SourceError` for an unknown kind, a file that is missing, unreadable or without rows, and rows
+    that lack a column the others have.
+    """
+    if source.scheme not in READERS:
+        raise SourceError(
+            f"{source.text!r} names no table of texts",
+            expected=f"one of {', '.join(f'{scheme}:…' for scheme in READERS)}",
+            cure="write for example csv:reviews.csv?text=body&label=stars",
+        )
+    found = [{str(key): _text(value) for key, value in row.items()} for row in READERS[source.scheme](source)]
+    if not found:
+        raise SourceError(f"{source.text!r} has no rows", expected="at least one row under the column names")
+    columns = tuple(found[0])
+    for number, row in enumerate(found, start=1):
+        if set(row) != set(columns):
+            raise SourceError(
+                f"row {number} of {source.text!r} has the columns {', '.join(row)}",
+                expected=f"those of the first row: {', '.join(columns)}",
+            )
+    digest = hashlib.blake2b(json.dumps(found, sort_keys=True).encode(), digest_size=12).hexdigest()
+    return TextTable(source.text, columns, tuple(found), digest)
+
+
+def _text(value: Any) -> str:
+    """Whole numbers read as such: label 1.0 of a column that had gaps is label 1."""
+    if value is None or value != value:  # NaN is the one value that differs from itself
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _path(source: Source) -> Path:
+    path = Path(source.name).expanduser()
+    if not path.is_file():
+        raise SourceError(f"{source.text!r}: there is no such file", expected="a file", cure="check the path")
+    return path
+
+
+def _unreadable(source: Source, problem: object) -> SourceError:
+    return SourceError(f"{source.text!r} cannot be read: {problem}", expected=f"a {source.scheme} file in UTF-8")
+
+
+def _csv(source: Source) -> Iterable[dict[str, Any]]:
+    try:
+        with _path(source).open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (UnicodeDecodeError, csv.Error) as problem:
+        raise _unreadable(source, problem) from problem
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise _unreadable(source, f"row {number} does not have as many fields as the first line")
+    return rows
+
+
+def _json_lines(source: Source, path: Path | None = None) -> Iterable[dict[str, Any]]:
+    rows = []
+    try:
+        lines = (path or _path(source)).read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise _unreadable(source, f"line {number} is no JSON object")
+                rows.append(row)
+    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+        raise _unreadable(source, problem) from problem
+    return rows
+
+
+def _parquet(source: Source) -> Iterable[dict[str, Any]]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        rows: list[dict[str, Any]] = parquet.read_table(_path(source)).to_pylist()
+    except ArrowException as problem:
+        raise _unreadable(source, problem) from problem
+    return rows
+
+
+def _embedded(source: Source) -> Iterable[dict[str, Any]]:
+    if source.name not in embedded_tables():
+        raise SourceError(
+            f"there is no embedded task {source.name!r}", expected=f"one of {', '.join(embedded_tables())}"
+        )
+    path = resources.files("deadweight.data") / "tasks" / f"{source.name}.jsonl"
+    return _json_lines(source, Path(str(path)))
+
+
+READERS: dict[str, Callable[[Source], Iterable[dict[str, Any]]]] = {
+    "embedded": _embedded,
+    "csv": _csv,
+    "jsonl": _json_lines,
+    "parquet": _parquet,
+}
