@@ -1,0 +1,20 @@
+"""Changes to a model, each a function ``(model, …) -> model`` that is recorded on the model it returns."""
+
+from deadweight.surgery.blocks import drop_blocks
+from deadweight.surgery.log import SURGERIES, record, replay, surgeries
+from deadweight.surgery.mlps import group_mlps, shallow_mlps
+from deadweight.surgery.positions import scale_positions
+from deadweight.surgery.saved import load_saved, save
+
+__all__ = [
+    "SURGERIES",
+    "drop_blocks",
+    "group_mlps",
+    "load_saved",
+    "record",
+    "replay",
+    "save",
+    "scale_positions",
+    "shallow_mlps",
+    "surgeries",
+]

@@ -1,0 +1,65 @@
+"""What is needed to build a model's modules again without its weights and without a network."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from typing import Any
+
+from torch import nn
+
+from deadweight.errors import SourceError
+
+_ATTRIBUTE = "_deadweight_architecture"
+
+
+def remember(model: nn.Module) -> None:
+    """Keep the architecture as it is before the first surgery, which may change the model's config."""
+    if not hasattr(model, _ATTRIBUTE):
+        described = _describe(model)
+        if described is not None:
+            setattr(model, _ATTRIBUTE, described)
+
+
+def architecture(model: nn.Module) -> dict[str, Any] | None:
+    """Class and configuration before any surgery, as JSON values; None for models without a config of their own.
+
+    timm and torchvision models carry no configuration: they are built again from their source string.
+    """
+    found = getattr(model, _ATTRIBUTE, None)
+    return copy.deepcopy(found) if found is not None else _describe(model)
+
+
+def build(description: dict[str, Any]) -> nn.Module:
+    """The model of an :func:`architecture`, with random weights."""
+    if description["library"] == "deadweight":
+        from deadweight.models.gpt2 import GPT2, GPT2Config
+
+        return GPT2(GPT2Config(**description["config"]))
+    import transformers
+
+    kind = getattr(transformers, str(description["class"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+        raise SourceError(
+            f"transformers {transformers.__version__} has no model {description['class']!r}",
+            expected="the version of transformers the model was saved with, or a later one",
+        )
+    model: nn.Module = kind(kind.config_class.from_dict(description["config"]))
+    remember(model)
+    return model
+
+
+def _describe(model: nn.Module) -> dict[str, Any] | None:
+    config: Any = getattr(model, "config", None)
+    module = type(model).__module__
+    if module.startswith("deadweight.models.") and dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {"library": "deadweight", "class": type(model).__name__, "config": _plain(dataclasses.asdict(config))}
+    if module.startswith("transformers.models.") and hasattr(config, "to_json_string"):
+        values = json.loads(config.to_json_string(use_diff=False))
+        return {"library": "transformers", "class": type(model).__name__, "config": values}
+    return None
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))

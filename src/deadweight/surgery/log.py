@@ -1,0 +1,47 @@
+"""The surgery log: what was done to a model, kept on the model itself so that a saved one can be rebuilt."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from deadweight.registry import Registry
+from deadweight.surgery.architecture import remember
+
+_ATTRIBUTE = "_deadweight_surgeries"
+Module = TypeVar("Module", bound=nn.Module)
+
+SURGERIES: Registry[Callable[..., nn.Module]] = Registry("surgery")
+SURGERIES.add("group_mlps", "deadweight.surgery.mlps:group_mlps")
+SURGERIES.add("shallow_mlps", "deadweight.surgery.mlps:shallow_mlps")
+SURGERIES.add("drop_blocks", "deadweight.surgery.blocks:drop_blocks")
+SURGERIES.add("swap_attention", "deadweight.surgery.attention:swap_attention")
+SURGERIES.add("scale_positions", "deadweight.surgery.positions:scale_positions")
+
+
+def surgeries(model: nn.Module) -> list[dict[str, Any]]:
+    """What was done to `model`, oldest first: ``[{"name": "group_mlps", "arguments": {…}}, …]``."""
+    return copy.deepcopy(getattr(model, _ATTRIBUTE, []))
+
+
+def patient(model: Module, inplace: bool) -> Module:
+    """The module a surgery works on: `model` itself, or a deep copy that shares nothing with it."""
+    remember(model)
+    return model if inplace else copy.deepcopy(model)
+
+
+def record(model: nn.Module, name: str, **arguments: Any) -> None:
+    """Append one surgery; the arguments must be JSON values."""
+    log = [*surgeries(model), json.loads(json.dumps({"name": name, "arguments": arguments}))]
+    setattr(model, _ATTRIBUTE, log)
+
+
+def replay(model: nn.Module, log: list[dict[str, Any]]) -> nn.Module:
+    """Do the surgeries of `log` to `model`, in place."""
+    for entry in log:
+        model = SURGERIES.get(entry["name"])(model, **entry["arguments"], inplace=True)
+    return model

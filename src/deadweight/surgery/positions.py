@@ -1,0 +1,42 @@
+"""Turning the positional encoding up or down."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from deadweight.anatomy import anatomy
+from deadweight.errors import InputError, SurgeryError
+from deadweight.surgery.log import patient, record
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def scale_positions(model: Module, factor: float, *, inplace: bool = False) -> Module:
+    """Multiply the learned positional encoding by `factor`; 0 takes it away.
+
+    Raises
+    ------
+    SurgeryError
+        The model has no learned absolute positions to scale (rotary, relative or none).
+    """
+    if not math.isfinite(factor):
+        raise InputError(f"factor {factor}", expected="a finite number")
+    parts = anatomy(model)
+    if parts.positions is None:
+        raise SurgeryError(
+            f"this {type(model).__name__} has no learned positional encoding (its positions: {parts.position_kind})",
+            expected="a table of positions that is added to the tokens",
+            cure="scale_positions works on ViT, DeiT and GPT-2 types",
+        )
+    model = patient(model, inplace)
+    positions = anatomy(model).positions
+    assert positions is not None
+    with torch.no_grad():
+        for weight in [positions] if isinstance(positions, nn.Parameter) else positions.parameters():
+            weight.mul_(factor)
+    record(model, "scale_positions", factor=float(factor))
+    return model

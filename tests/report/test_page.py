@@ -1,0 +1,164 @@
+"""The page as a file: order, escaping, nothing fetched, written whole or not at all."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from deadweight.errors import InputError, MachineError
+from deadweight.report import Figure, Section, Table, charts, write_page
+
+HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\"'&<!--"
+
+
+class Reader(HTMLParser):
+    """Elements with attributes, scripts and text of a page, as a browser's parser sees them."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.scripts, self.text, self._open = [], [], [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._open.append((tag, dict(attrs), []))
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "style") and self._open:
+            self.scripts.append(self._open.pop())
+
+    def handle_data(self, data):
+        (self._open[-1][2] if self._open else self.text).append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def specs(self):
+        return {
+            attrs["id"]: json.loads("".join(parts))
+            for _, attrs, parts in self.scripts
+            if attrs.get("id", "").startswith("spec-")
+        }
+
+
+def test_the_parser_of_this_test_sees_an_injected_script():
+    assert len(Reader(f"<p>{HOSTILE}</p>").all("script")) == 1
+
+
+def hostile_content():
+    frame = pd.DataFrame({HOSTILE: [1.0, 2.0], "name": [HOSTILE, "b"]})
+    figure = Figure("f", HOSTILE, HOSTILE, charts.bars_with_intervals(frame, "name", HOSTILE))
+    section = Section("mlp", HOSTILE, HOSTILE, HOSTILE, (figure,), (Table(HOSTILE, frame, HOSTILE),))
+    finding = {
+        "id": HOSTILE, "study": "mlp", "claim": HOSTILE, "estimate": 0.1, "unit": HOSTILE, "interval": [0, 1],
+        "level": 0.95, "n": 3, "verdict": "needed", "margin": 0.01, "evidence": [HOSTILE], "command": HOSTILE,
+    }  # fmt: skip
+    return {
+        "title": HOSTILE,
+        "subtitle": HOSTILE,
+        "findings": [finding, dict(finding)],
+        "sections": [section],
+        "facts": {HOSTILE: HOSTILE},
+        "skipped": [(HOSTILE, HOSTILE)],
+        "failed": [{HOSTILE: HOSTILE}],
+    }
+
+
+def test_hostile_text_stays_text(tmp_path, page):
+    reader = Reader(write_page(tmp_path / "hostile.html", **hostile_content()).read_text(encoding="utf-8"))
+    kind = [attributes.get("type", "code") for attributes in reader.all("script")]
+    assert kind.count("code") == 2  # the bundle and the page's own
+    assert reader.all("img") == []
+    assert sum(HOSTILE in text for text in reader.text) >= 10
+    assert any(HOSTILE in json.dumps(spec, ensure_ascii=False).replace('\\"', '"') for spec in reader.specs().values())
+
+
+def test_nothing_is_loaded_and_nothing_leads_away(page):
+    html = page().read_text(encoding="utf-8")
+    reader = Reader(html)
+    for tag, attributes in reader.elements:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            value = attributes.get(name)
+            assert value is None or value.startswith("#") or value == "data:,", (tag, name, value)
+    (policy,) = [a["content"] for a in reader.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'sha256-" in policy
+    css = "".join(part for tag, _, parts in reader.scripts if tag == "style" for part in parts)
+    assert "url(" not in css
+    assert "@import" not in css
+    assert len(html.encode()) < 5_000_000
+
+
+def test_findings_come_by_verdict_and_keep_their_order_within(page):
+    html = page().read_text(encoding="utf-8")
+    cards = [html.index(f"Claim of {id}") for id in
+             ("mlp-dead", "attention-dead", "mlp-needed", "mlp-undecided", "ranking")]  # fmt: skip
+    assert cards == sorted(cards)
+    headings = [html.index(f">{title}</h2>") for title in
+                ("What is dead weight", "What is needed", "What is undecided", "What was measured", "MLPs",
+                 "Attention", "What the verdicts mean")]  # fmt: skip
+    assert headings == sorted(headings)
+    assert html.index("Not everything ran") < headings[0]
+    assert "not measured" in html
+
+
+def test_each_card_says_all_there_is_to_know(page):
+    html = page().read_text(encoding="utf-8")
+    card = html[html.index('<article class="card dead-weight" id="finding-3"') :]
+    card = card[: card.index("</article>")]
+    for words in ("Dead weight", "0.3 points", "−0.2 to 0.8 points", "95 % interval", "540", "margin 1 point",
+                  "deadweight mlp --seed 0"):  # fmt: skip
+        assert words in card
+
+
+def test_headings_are_in_order_and_landmarks_are_there(page):
+    reader = Reader(page().read_text(encoding="utf-8"))
+    levels = [int(tag[1]) for tag, _ in reader.elements if tag in ("h1", "h2", "h3", "h4")]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    for landmark in ("header", "nav", "main", "footer"):
+        assert len(reader.all(landmark)) == 1
+    boxes = [attributes for attributes in reader.all("div") if attributes.get("class") == "chart"]
+    assert len(boxes) == len(reader.specs()) == 8  # seven of the study's, one forest plot
+    assert all(box["role"] == "img" and box["aria-label"] for box in boxes)
+    ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = [a["href"][1:] for a in reader.all("a")]
+    assert set(targets) <= set(ids)
+
+
+def test_an_empty_audit_still_makes_a_page(page):
+    html = page(findings=[], sections=[], failed=[], skipped=[]).read_text(encoding="utf-8")
+    assert "No findings yet" in html
+    assert "Not everything ran" not in html
+
+
+def test_the_same_content_makes_the_same_page(page):
+    assert page().read_bytes() == page().read_bytes()
+
+
+def test_ids_that_clash_are_refused_before_anything_is_written(tmp_path, page, content):
+    with pytest.raises(InputError, match="mlp"):
+        page(sections=[content["sections"][0]] * 2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_write_leaves_the_old_page_and_no_litter(page, monkeypatch):
+    path = page()
+    old = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(MachineError, match="No space left"):
+        page(title="Another")
+    assert path.read_bytes() == old
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
