@@ -8,7 +8,7 @@ from deadweight.data import as_tensors, load_images
 from deadweight.errors import SourceError
 
 
-@pytest.fixture()
+@pytest.fixture
 def folders(tmp_path):
     generator = np.random.default_rng(0)
     for name, count in (("cat", 6), ("dog", 10)):

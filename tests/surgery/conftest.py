@@ -20,7 +20,12 @@ def timm_vit(**options):
 def hf_vit():
     return transformers.ViTForImageClassification(
         transformers.ViTConfig(
-            hidden_size=24, num_hidden_layers=4, num_attention_heads=2, intermediate_size=48, image_size=16, patch_size=4
+            hidden_size=24,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            intermediate_size=48,
+            image_size=16,
+            patch_size=4,
         )
     )
 

@@ -75,7 +75,8 @@ def test_names_are_numbered_anew_and_features_can_be_extracted(zoo):
 
 
 @pytest.mark.parametrize(
-    ("indices", "message"), [([7], "block 7"), ([-5], "block -5"), (range(4), "all 4 blocks"), ([0, 1, 2, 3, 3], "all 4")]
+    ("indices", "message"),
+    [([7], "block 7"), ([-5], "block -5"), (range(4), "all 4 blocks"), ([0, 1, 2, 3, 3], "all 4")],
 )
 def test_what_cannot_be_dropped(indices, message, zoo):
     with pytest.raises(SurgeryError, match=message):

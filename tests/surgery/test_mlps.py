@@ -14,6 +14,7 @@ from deadweight.surgery import drop_blocks, group_mlps, shallow_mlps, surgeries
 from deadweight.surgery.groups import groups_of
 from deadweight.surgery.narrow import units_kept
 
+
 def distinct_mlps(model):
     return len({id(block.mlp) for block in anatomy(model).blocks})
 
@@ -107,7 +108,9 @@ def test_shallow_equals_the_original_with_dropped_units_silenced(model, by, zoo)
     for block in anatomy(small).blocks:
         down, up = small.get_submodule(block.mlp_paths.down), small.get_submodule(block.mlp_paths.up[0])
         assert getattr(down, "in_features", getattr(down, "nx", None)) == block.mlp_paths.hidden
-        assert getattr(up, "out_features", getattr(up, "nf", None)) == block.mlp_paths.hidden * (1 + block.mlp_paths.packed)
+        assert getattr(up, "out_features", getattr(up, "nf", None)) == block.mlp_paths.hidden * (
+            1 + block.mlp_paths.packed
+        )
 
 
 def test_norms_inside_the_mlp_are_narrowed(zoo):
@@ -134,7 +137,9 @@ def test_scale_touches_weights_and_input_biases_only(model):
     paths = anatomy(model).blocks[0].mlp_paths
     scaled = group_mlps(model, scale=0.5)
     old, new = dict(model.named_parameters()), dict(scaled.named_parameters())
-    touched = {name for name, value in new.items() if name.startswith(f"{paths.path}.") and not torch.equal(value, old[name])}
+    touched = {
+        name for name, value in new.items() if name.startswith(f"{paths.path}.") and not torch.equal(value, old[name])
+    }
     expected = {f"{name}.{part}" for name in paths.up for part in ("weight", "bias")} | {f"{paths.down}.weight"}
     assert touched == expected & old.keys()
     for name in touched:
@@ -205,7 +210,12 @@ class Odd(nn.Module):
 
 
 REFUSALS = {
-    "two widths": (lambda m: setattr(m.blocks[1], "mlp", shallow_mlps(m).blocks[1].mlp), group_mlps, {}, "blocks 0 and 1"),
+    "two widths": (
+        lambda m: setattr(m.blocks[1], "mlp", shallow_mlps(m).blocks[1].mlp),
+        group_mlps,
+        {},
+        "blocks 0 and 1",
+    ),
     "unknown layer": (lambda m: setattr(m.blocks[1], "mlp", Odd(24, 96)), shallow_mlps, {}, "block 1 .*mix"),
     "block twice": (None, group_mlps, {"pattern": [[0, 1], [1, 2]]}, "block 1 is listed twice"),
     "no such block": (None, group_mlps, {"pattern": [[0, 9]]}, "block 9"),
@@ -243,7 +253,9 @@ def test_bad_options_are_refused(surgery, options, zoo):
 
 
 def test_swin_shares_within_stages_and_refuses_across():
-    model = timm.create_model("swin_tiny_patch4_window7_224", img_size=32, window_size=2, embed_dim=8, num_heads=(1, 1, 1, 1))
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=32, window_size=2, embed_dim=8, num_heads=(1, 1, 1, 1)
+    )
     assert distinct_mlps(group_mlps(model)) == 6
     with pytest.raises(SurgeryError, match="blocks 0 and 2"):
         group_mlps(model, size=4)

@@ -83,8 +83,8 @@ def transform(model: nn.Module) -> Callable[[Image.Image], Tensor]:
     """From a picture to what `model` takes: (channels, height, width), float32.
 
     Size and channels are the model's own. Mean, standard deviation and crop come from timm's ``pretrained_cfg``;
-    torchvision's models get the transforms of their default weights; Hugging Face models what their ``preprocessor_config.json`` says (0.5 where
-    there is none); models trained here none (mean 0, standard deviation 1).
+    torchvision's models get the transforms of their default weights; Hugging Face models what their
+    ``preprocessor_config.json`` says (0.5 where there is none); models trained here none (mean 0, deviation 1).
     """
     from torchvision.transforms import v2
 
@@ -94,7 +94,8 @@ def transform(model: nn.Module) -> Callable[[Image.Image], Tensor]:
     if theirs is not None:
         return lambda picture: theirs(picture.convert(mode))
     mean, std, crop = _normalisation(model, channels)
-    steps: list[Any] = [v2.Resize(math.floor(min(height, width) / crop), interpolation=v2.InterpolationMode.BICUBIC)]
+    shorter = math.floor(min(height, width) / crop)
+    steps: list[Any] = [v2.Resize(shorter, interpolation=v2.InterpolationMode.BICUBIC)]
     steps += [v2.CenterCrop((height, width)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
     pipeline = v2.Compose([*steps, v2.Normalize(list(mean), list(std))])
 

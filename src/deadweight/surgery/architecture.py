@@ -36,16 +36,18 @@ def build(description: dict[str, Any]) -> nn.Module:
     if description["library"] == "deadweight":
         from deadweight.models.gpt2 import GPT2, GPT2Config
 
-        return GPT2(GPT2Config(**description["config"]))
+        gpt: nn.Module = GPT2(GPT2Config(**description["config"]))
+        return gpt
     import transformers
 
-    kind = getattr(transformers, str(description["class"]), None)
+    kind: Any = getattr(transformers, str(description["class"]), None)
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise SourceError(
             f"transformers {transformers.__version__} has no model {description['class']!r}",
             expected="the version of transformers the model was saved with, or a later one",
         )
-    model: nn.Module = kind(kind.config_class.from_dict(description["config"]))
+    build_class: Any = kind
+    model: nn.Module = build_class(build_class.config_class.from_dict(description["config"]))
     remember(model)
     return model
 

@@ -67,7 +67,5 @@ def groups_of(depth: int, size: int, pattern: str | Sequence[Sequence[int]]) -> 
 def block_index(index: int, depth: int) -> int:
     """`index` counted from the start; raises :class:`SurgeryError` when there is no such block."""
     if not -depth <= index < depth:
-        raise SurgeryError(
-            f"block {index} does not exist", expected=f"0 … {depth - 1}, or -{depth} … -1 from the end"
-        )
+        raise SurgeryError(f"block {index} does not exist", expected=f"0 … {depth - 1}, or -{depth} … -1 from the end")
     return int(index) % depth

@@ -97,10 +97,13 @@ def shallow_mlps(model: Module, keep: float = 0.5, *, by: str = "first", inplace
     model = patient(model, inplace)
     parts = anatomy(model)
     distinct = {id(block.mlp): block.mlp_paths for block in parts.blocks}
+    changes: set[tuple[int, int]] = set()
     for paths in distinct.values():
         assert paths is not None  # checked above
-        narrow(model, paths, CHOOSERS[by](model, paths, units_kept(paths.hidden, keep)))
-    note_width(model, parts.width, {(paths.hidden, units_kept(paths.hidden, keep)) for paths in distinct.values() if paths})
+        count = units_kept(paths.hidden, keep)
+        narrow(model, paths, CHOOSERS[by](model, paths, count))
+        changes.add((paths.hidden, count))
+    note_width(model, parts.width, changes)
     record(model, "shallow_mlps", keep=float(keep), by=by)
     return model
 

@@ -171,9 +171,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         hint = "; a Hugging Face folder is given as hf:FOLDER" if (folder / "config.json").is_file() else ""
-        raise SourceError(
-            f"file:{folder} holds no {MANIFEST}", expected="a folder made by dw.save", cure=cure + hint
-        )
+        raise SourceError(f"file:{folder} holds no {MANIFEST}", expected="a folder made by dw.save", cure=cure + hint)
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         wanted = {"schema", "origin", "surgeries", "aliases", "architecture"}
@@ -218,7 +216,9 @@ def _tensors(folder: Path, aliases: Mapping[str, str]) -> dict[str, Tensor]:
         raise SourceError(f"file:{folder} holds no {WEIGHTS}", expected="what dw.save wrote") from problem
     except (SafetensorError, OSError, ValueError) as problem:
         raise SourceError(
-            f"file:{folder}: {WEIGHTS} is damaged ({problem})", expected="a whole safetensors file", cure="save it again"
+            f"file:{folder}: {WEIGHTS} is damaged ({problem})",
+            expected="a whole safetensors file",
+            cure="save it again",
         ) from problem
     return stored | {name: stored[first] for name, first in aliases.items() if name not in stored}
 

@@ -1,0 +1,124 @@
+"""Multi-head latent attention (DeepSeek-V2, section 2.1): keys and values from one small latent a token."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deadweight.attention.base import Cache, Macs, Mechanism
+from deadweight.attention.eager import lower_right_mask
+from deadweight.attention.rotary import check_rotary, rotate
+from deadweight.attention.sdpa import fused_attention
+from deadweight.errors import InputError
+
+BASE = 10_000.0
+
+
+def expanded_attention(
+    q_BHTD: Tensor, q_rope_BHTR: Tensor, latent_BSL: Tensor, k_rope_BSR: Tensor, kv_up_HEL: Tensor
+) -> tuple[Tensor, str]:
+    """Every head's keys and values made from the latents, then fused attention; and the kernel that ran.
+
+    `kv_up_HEL` holds, a head, W_UK (its first D rows) over W_UV. Values are padded to the width of the keys and the
+    padding cut off again: with unequal widths PyTorch leaves its flash kernel for the quadratic one.
+    """
+    width, rope = q_BHTD.shape[-1], q_rope_BHTR.shape[-1]
+    kv_BHSE = torch.einsum("bsl,hel->bhse", latent_BSL, kv_up_HEL)
+    k_BHSD, v_BHSD = kv_BHSE[..., :width], kv_BHSE[..., width:]
+    shared = k_rope_BSR.unsqueeze(1).expand(-1, k_BHSD.shape[1], -1, -1)
+    y, kernel = fused_attention(
+        torch.cat([q_BHTD, q_rope_BHTR], 3),
+        torch.cat([k_BHSD, shared], 3),
+        F.pad(v_BHSD, (0, rope)),
+        causal=True,
+        scale=(width + rope) ** -0.5,
+    )
+    return y[..., :width], kernel
+
+
+def absorbed_attention(
+    q_BHTD: Tensor, q_rope_BHTR: Tensor, latent_BSL: Tensor, k_rope_BSR: Tensor, kv_up_HEL: Tensor
+) -> Tensor:
+    """The same without ever making keys or values: W_UK is applied to the queries before the scores, W_UV after.
+
+    For decoding: a step reads the latents once for all heads instead of re-expanding them.
+    """
+    width, rope = q_BHTD.shape[-1], q_rope_BHTR.shape[-1]
+    queries, keys = q_BHTD.shape[2], latent_BSL.shape[1]
+    up_keys_HDL, up_values_HDL = kv_up_HEL[:, :width], kv_up_HEL[:, width:]
+    q_latent_BHTL = q_BHTD @ up_keys_HDL
+    scores = q_latent_BHTL @ latent_BSL.unsqueeze(1).transpose(2, 3)
+    scores = (scores + q_rope_BHTR @ k_rope_BSR.unsqueeze(1).transpose(2, 3)) * (width + rope) ** -0.5
+    if queries > 1:
+        scores = scores.masked_fill(lower_right_mask(queries, keys, q_BHTD.device).logical_not(), float("-inf"))
+    return scores.softmax(-1) @ latent_BSL.unsqueeze(1) @ up_values_HDL.transpose(1, 2)
+
+
+class Mla(Mechanism):
+    """Keys and values from one low-rank latent a token, a shared rotary key beside it: T² time, a tiny cache.
+
+    Queries go through a low rank too. Both latents are RMS-normed; no biases. `rope` is the base of the decoupled
+    rotary part, always there; the scale is 1/√(head_dim + rope_dim). Defaults: ranks ``dim // 2``, rope_dim 32.
+    Cache: `latents` (batch, tokens, kv_rank), normed, and `keys` (batch, tokens, rope_dim), rotated.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        kv_rank: int | None = None,
+        q_rank: int | None = None,
+        rope_dim: int = 32,
+        rope: float | None = None,
+    ) -> None:
+        super().__init__(dim, heads)
+        self.kv_rank = max(1, dim // 2) if kv_rank is None else kv_rank
+        self.q_rank = max(1, dim // 2) if q_rank is None else q_rank
+        for name, rank in (("kv_rank", self.kv_rank), ("q_rank", self.q_rank)):
+            if rank < 1:
+                raise InputError(f"{name} {rank}", expected=f"{name} ≥ 1", cure="dim // 2 is the default")
+        self.rope_dim, self.rope = rope_dim, BASE if rope is None else rope
+        check_rotary(rope_dim, self.rope, "rope_dim")
+        self.q_down = nn.Linear(dim, self.q_rank, bias=False)
+        self.q_norm = nn.RMSNorm(self.q_rank, eps=1e-6)
+        self.q_up = nn.Linear(self.q_rank, heads * (self.head_dim + rope_dim), bias=False)
+        self.kv_down = nn.Linear(dim, self.kv_rank + rope_dim, bias=False)
+        self.kv_norm = nn.RMSNorm(self.kv_rank, eps=1e-6)
+        self.kv_up = nn.Linear(self.kv_rank, heads * 2 * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(dim, dim, bias=False)
+
+    def run(self, x_BTC: Tensor, cache: Cache | None) -> tuple[Tensor, Cache | None]:
+        start = 0 if cache is None else cache.length
+        q_BHTE = self.q_up(self.q_norm(self.q_down(x_BTC))).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        q_BHTD, q_rope = q_BHTE[..., : self.head_dim], rotate(q_BHTE[..., self.head_dim :], start, self.rope)
+        down = self.kv_down(x_BTC)
+        latent_BTL = self.kv_norm(down[..., : self.kv_rank])
+        k_rope_BTR = rotate(down[..., self.kv_rank :], start, self.rope)
+        grown = None
+        if cache is not None:
+            latent_BTL = torch.cat([cache.tensors["latents"], latent_BTL], 1)
+            k_rope_BTR = torch.cat([cache.tensors["keys"], k_rope_BTR], 1)
+            grown = Cache({"latents": latent_BTL, "keys": k_rope_BTR}, start + x_BTC.shape[1])
+        up_HEL = self.kv_up.weight.unflatten(0, (self.heads, -1))
+        if start:
+            self.kernel = "absorbed"
+            y_BHTD = absorbed_attention(q_BHTD, q_rope, latent_BTL, k_rope_BTR, up_HEL)
+        else:
+            y_BHTD, self.kernel = expanded_attention(q_BHTD, q_rope, latent_BTL, k_rope_BTR, up_HEL)
+        y: Tensor = self.o_proj(y_BHTD.transpose(1, 2).flatten(2))
+        return y, grown
+
+    def new_cache(self, batch: int) -> Cache:
+        latents, keys = (self.weight.new_zeros(batch, 0, width) for width in (self.kv_rank, self.rope_dim))
+        return Cache({"latents": latents, "keys": keys})
+
+    def cache_bytes(self, tokens: int) -> int:
+        return tokens * (self.kv_rank + self.rope_dim) * self.weight.element_size()
+
+    def macs(self, batch: int, tokens: int) -> Macs:
+        """Of the expanded form; making keys and values from the latents is a projection and not in it."""
+        keys, heads = self.head_dim + self.rope_dim, batch * self.heads
+        executed = tokens * tokens if self.kernel == "sdpa:math" else self.pairs(tokens)
+        return Macs(self.pairs(tokens) * heads * (keys + self.head_dim), executed * heads * 2 * keys)

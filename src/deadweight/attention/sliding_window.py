@@ -1,0 +1,114 @@
+"""Each query sees the last `window` keys and itself is one of them; no T × T mask, no wasted rows of one."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deadweight.attention.base import Macs
+from deadweight.attention.sdpa import Sdpa, fused_attention
+from deadweight.errors import InputError
+
+BLOCK = 64  # queries a block: large enough for the matrix product, small beside the window
+
+
+def blocks_of(tokens: int, window: int) -> tuple[int, int]:
+    """(queries a block, blocks of keys before it that its first query may need)."""
+    block = min(BLOCK, tokens)
+    return block, -(-(window - 1) // block)
+
+
+def banded_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, window: int, *, causal: bool) -> Tensor:
+    """softmax(QKᵀ/√d) V over the keys at a distance below `window`, exactly (ours).
+
+    Queries go in blocks; a block sees its own keys and the neighbouring blocks' that its window reaches, so that the
+    work is T · (window + block), not T². The T queries belong to the last T of the S keys (S < T + window).
+    """
+    tokens, past = q_BHTD.shape[2], k_BHSD.shape[2] - q_BHTD.shape[2]
+    block, before = blocks_of(tokens, window)
+    after = 0 if causal else before
+    count = -(-tokens // block)
+    tail = count * block - tokens
+    q_BHNID = F.pad(q_BHTD, (0, 0, 0, tail)).unflatten(2, (count, block))
+    k_BHNJD, v_BHNJD = (
+        _neighbourhoods(F.pad(x, (0, 0, before * block - past, after * block + tail)), block, count, before + after)
+        for x in (k_BHSD, v_BHSD)
+    )
+    scores_BHNIJ = (q_BHNID * q_BHTD.shape[-1] ** -0.5) @ k_BHNJD.transpose(3, 4)
+    hidden = band_mask(tokens, past, block, before, after, window, q_BHTD.device).logical_not()
+    # A padded query may see no key at all: a large finite value keeps its softmax, and so its gradient, finite.
+    weights_BHNIJ = scores_BHNIJ.masked_fill(hidden, torch.finfo(scores_BHNIJ.dtype).min).softmax(-1)
+    return (weights_BHNIJ @ v_BHNJD).flatten(2, 3)[:, :, :tokens]
+
+
+def band_mask(
+    tokens: int, past: int, block: int, before: int, after: int, window: int, device: torch.device
+) -> Tensor:
+    """True where a query may look, (blocks, block, keys of the neighbourhood): near enough, and a real key."""
+    count = -(-tokens // block)
+    query_NI1 = torch.arange(count * block, device=device).view(count, block, 1)
+    first_N11 = query_NI1[:, :1] - before * block
+    key_N1J = first_N11 + torch.arange((before + 1 + after) * block, device=device)
+    distance_NIJ = query_NI1 - key_N1J
+    near = (distance_NIJ < window) & (distance_NIJ > (-window if after else -1))
+    return near & (key_N1J >= -past) & (key_N1J < tokens)
+
+
+def _neighbourhoods(x_BHSD: Tensor, block: int, count: int, neighbours: int) -> Tensor:
+    """(B, H, count, (neighbours + 1) · block, D): for each block the keys it may see, laid out side by side."""
+    blocks = x_BHSD.unflatten(2, (count + neighbours, block))
+    return torch.cat([blocks[:, :, n : n + count] for n in range(neighbours + 1)], 3)
+
+
+class SlidingWindow(Sdpa):
+    """Each query sees the last `window` keys, itself included: T · window time, a cache that stops growing.
+
+    Without the causal mask it sees the keys at a distance below `window` on both sides.
+    Cache: the last ``window - 1`` keys and values. Sequences no longer than the window take the fused kernel.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        window: int = 256,
+        rope: float | None = None,
+        causal: bool = True,
+        bias: bool = True,
+    ) -> None:
+        if window < 1:
+            raise InputError(f"window {window}", expected="window ≥ 1", cure="1 sees only the query itself")
+        super().__init__(dim, heads, rope=rope, causal=causal, bias=bias)
+        self.window = window
+
+    def attend(self, q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
+        queries, keys = q_BHTD.shape[2], k_BGSD.shape[2]
+        if keys <= self.window:
+            y_BHTD, self.kernel = fused_attention(q_BHTD, k_BGSD, v_BGSD, causal=self.causal)
+            return y_BHTD
+        reach = min(keys, queries + self.window - 1)
+        self.kernel = "banded"
+        return banded_attention(
+            q_BHTD, k_BGSD[:, :, keys - reach :], v_BGSD[:, :, keys - reach :], self.window, causal=self.causal
+        )
+
+    def kept(self, x_BGSD: Tensor) -> Tensor:
+        return x_BGSD[:, :, x_BGSD.shape[2] - self.kept_tokens(x_BGSD.shape[2]) :]
+
+    def kept_tokens(self, tokens: int) -> int:
+        return min(tokens, self.window - 1)
+
+    def pairs(self, tokens: int) -> int:
+        reach = min(tokens, self.window)
+        below = reach * (reach + 1) // 2 + (tokens - reach) * reach
+        return below if self.causal else 2 * below - tokens
+
+    def macs(self, batch: int, tokens: int) -> Macs:
+        if tokens <= self.window:
+            return super().macs(batch, tokens)
+        block, before = blocks_of(tokens, self.window)
+        span = block * (1 + before if self.causal else 1 + 2 * before)
+        a_pair = 2 * self.head_dim * self.heads * batch
+        return Macs(self.pairs(tokens) * a_pair, -(-tokens // block) * block * span * a_pair)

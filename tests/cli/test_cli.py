@@ -1,0 +1,136 @@
+"""The command line as a person meets it: exit codes, errors, help."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from deadweight.cli import app, main
+
+COMMANDS = ["audit", "mlp", "depth", "icl", "attention", "run", "report", "list", "doctor"]
+
+
+def _call(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return ended.value.code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(capsys, command):
+    code, out, _ = _call(capsys, command, "--help")
+    assert code == 0
+    assert f"Example: deadweight {command}" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_in_the_help_is_understood(command):
+    text = " ".join(app[command].default_command.__doc__.split())
+    example = text.split("Example: deadweight ")[1].split(" Args:")[0].split()
+    called, bound, _ = app.parse_args(example, exit_on_error=False, print_error=False)
+    assert called is app[command].default_command
+    assert bound is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["audit", "--vison", "x"], "Did you mean --vision"),
+        (["audit", "--images", "foldr:x", "--out", "{out}"], "did you mean 'folder'"),
+        (["audit", "--vision", "timm:vit_base_patch16_224", "--out", "{out}"], "?pretrained=false"),
+        (["audit", "--language", "hf:/nowhere/at/all", "--out", "{out}"], "no such folder"),
+        (["run", "mini-2512.0105"], "did you mean 'mini-2512.01059'"),
+        (["list", "mechanism"], "did you mean 'mechanisms'"),
+        (["report", "/nowhere/at/all"], "not a run folder"),
+        (["mlp", "--budget", "soon"], "20min"),
+        (["mlp", "--limit", "0"], "limit"),
+        (["mlp", "--dtype", "int8"], "float32"),
+    ],
+    ids=lambda value: "-".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_bad_input_gets_one_clear_error_and_code_2(capsys, tmp_path, arguments, message):
+    code, out, err = _call(capsys, *[part.format(out=tmp_path / "out") for part in arguments])
+    assert code == 2
+    assert message.lower() in " ".join((out + err).split()).lower()
+    assert "Traceback" not in out + err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_code_3(capsys, tmp_path):
+    (tmp_path / "file").write_text("x")
+    code, _, err = _call(capsys, "mlp", "--out", str(tmp_path / "file" / "run"), "--limit", "40", "--epochs", "1")
+    assert code == 3
+    assert "--out" in err
+
+
+def test_a_dry_run_plans_and_does_nothing(capsys, tmp_path):
+    code, out, _ = _call(capsys, "mlp", "--dry-run", "--json", "--out", str(tmp_path / "run"))
+    planned = json.loads(out)
+    assert code == 0
+    assert {cell["cell"]["study"] for cell in planned["cells"]} == {"mlp"}
+    assert planned["seconds"] > 0
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("what", ["models", "data", "tasks", "mechanisms", "probes", "studies"])
+def test_everything_there_is_to_choose_from_is_listed_with_a_word_about_it(capsys, what):
+    code, out, _ = _call(capsys, "list", what, "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert rows
+    assert all(row["name"] and row["about"] for row in rows)
+
+
+def test_the_doctor_says_what_to_do_about_what_is_missing(capsys):
+    code, out, _ = _call(capsys, "doctor", "--json")
+    checks = json.loads(out)
+    assert code == 0
+    energy = [check for check in checks if check["what"].startswith("energy")]
+    assert energy
+    assert all(check["good"] or check["cure"] for check in energy)
+
+
+def test_a_budget_that_ends_first_is_code_1_and_the_next_run_goes_on(capsys, tmp_path):
+    base = ["mlp", "--out", str(tmp_path / "run"), "--limit", "40", "--epochs", "1", "--seeds", "0", "--json"]
+    assert _call(capsys, *base, "--budget", "0s")[0] == 1
+    code, out, _ = _call(capsys, *base)
+    assert code == 0
+    assert json.loads(out)["findings"]
+    code, again, _ = _call(capsys, "report", str(tmp_path / "run"), "--json")
+    assert (code, json.loads(again)) == (0, json.loads(out))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_leave_a_folder_that_goes_on(tmp_path, number, code):
+    command = [sys.executable, "-m", "deadweight", "mlp", "--out", str(tmp_path / "run"), "--limit", "40"]
+    running = subprocess.Popen(
+        [*command, "--epochs", "400", "--seeds", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "cells").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(2)
+    running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == code
+    assert "Traceback" not in err
+
+
+def test_importing_the_package_is_cheap():
+    probe = "import sys, deadweight; print(int('torch' in sys.modules), int('pandas' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True).stdout.split() == ["0", "0"]
+
+
+def test_the_door_opens_on_everything_it_names():
+    import deadweight as dw
+
+    assert all(getattr(dw, name) is not None for name in dw.__all__)
+    assert callable(dw.anatomy)
+    with pytest.raises(AttributeError, match="no attribute 'profil'"):
+        dw.profil  # noqa: B018
