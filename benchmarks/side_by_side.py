@@ -1,0 +1,48 @@
+"""Two pieces of work in turns, in one process, and the ratio of their times round by round."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def where(dtype: str = "float32") -> str:
+    """The line every figure is quoted with."""
+    from deadweight.meters import machine
+
+    facts = machine()
+    software = f"torch {torch.__version__}, Python {platform.python_version()}"
+    return f"{facts['cpu']}, {torch.get_num_threads()} threads, {software}, {dtype}"
+
+
+def ratio(
+    ours: Callable[[], object], theirs: Callable[[], object], *, rounds: int = 7, warmup: int = 2
+) -> dict[str, float]:
+    """Median of time(ours) / time(theirs) over interleaved rounds, with the smallest and the largest."""
+    for _ in range(warmup):
+        ours(), theirs()
+    ratios, first, second = [], [], []
+    for _ in range(rounds):
+        one, two = _seconds(ours), _seconds(theirs)
+        first.append(one), second.append(two), ratios.append(one / two)
+    return {
+        "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios),
+        "ours": statistics.median(first), "theirs": statistics.median(second),
+    }  # fmt: skip
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def say(title: str, found: dict[str, float], against: str) -> None:
+    print(
+        f"{title}: {found['ratio']:.2f} × {against} ({found['low']:.2f} … {found['high']:.2f}; "
+        f"{found['ours']:.3f} s against {found['theirs']:.3f} s)"
+    )

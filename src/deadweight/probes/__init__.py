@@ -1,0 +1,7 @@
+"""Statistics of representations, streamed: states that merge, and the depth profile made of them."""
+
+from deadweight.probes.depth_profile import DepthProfile
+from deadweight.probes.probe import PROBES, ClassProbe, Facts, ImageProbe, ReadoutProbe
+from deadweight.probes.profile import profile
+
+__all__ = ["PROBES", "ClassProbe", "DepthProfile", "Facts", "ImageProbe", "ReadoutProbe", "profile"]

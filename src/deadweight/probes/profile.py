@@ -1,0 +1,164 @@
+"""`profile(model, batches)`: one streaming pass, every row of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deadweight.anatomy import Anatomy
+from deadweight.anatomy import anatomy as find_anatomy
+from deadweight.errors import InputError
+from deadweight.probes.collapse import ClassMoments
+from deadweight.probes.depth_profile import DepthProfile
+from deadweight.probes.hashes import batch_size, item_hashes
+from deadweight.probes.image_means import ImageMeans
+from deadweight.probes.layer import Batch, Labels
+from deadweight.probes.model_facts import examined, facts_of
+from deadweight.probes.probe import PROBES, ImageProbe, chosen
+from deadweight.probes.readout import FeatureSample
+from deadweight.probes.recorder import Recorder
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+# Class states cost one update of D² or of the sample's size each: items are gathered so that it hardly shows.
+_GATHER = 256
+
+
+def profile(
+    model: nn.Module | Anatomy,
+    batches: Iterable[Any],
+    *,
+    probes: str | Sequence[str] = "all",
+    device: str | torch.device | None = None,
+) -> DepthProfile:
+    """How representations move through the layers of `model`, in one pass over `batches`.
+
+    Parameters
+    ----------
+    model:
+        A module of a known family, or for any other ``dw.anatomy(model, paths=…)``. It runs in eval mode without
+        gradients and is left as it was found.
+    batches:
+        Yields ``(inputs,)``, ``(inputs, labels)`` or ``(inputs, labels, ids)``, or bare inputs: a tensor whose first
+        dimension is the batch, or a mapping of such tensors (Hugging Face models). Labels are integers, or None.
+    probes:
+        ``"all"`` or names from ``deadweight list probes``.
+    device:
+        Where to run; by default where the model is.
+
+    Returns
+    -------
+    DepthProfile
+        Its size does not grow with the number of images; profiles of shards :meth:`~DepthProfile.merge` into the
+        profile of the whole. No batches give the identity of merging.
+
+    Raises
+    ------
+    InputError
+        An unknown family or probe, labels or ids that do not fit, NaN activations (which layer, which batch).
+    """
+    anatomy = model if isinstance(model, Anatomy) else find_anatomy(model)
+    names = chosen(probes)
+    found = [PROBES.get(name) for name in names]
+    per_image = [probe for probe in found if isinstance(probe, ImageProbe)]
+    classes = anatomy.kind == "vision" and len(per_image) < len(found)
+    facts = facts_of(anatomy)
+    states = _States(classes)
+    with examined(anatomy.model, device) as place, Recorder(anatomy, per_image, features=classes) as recorder:
+        for index, batch in enumerate(batches):
+            inputs, labels, ids = _unpacked(batch, index)
+            if not batch_size(inputs):
+                continue
+            hashes = item_hashes(inputs, ids)
+            recorder.features = classes and labels is not None
+            recorder.clear(_mask(inputs, anatomy, place))
+            _forward(anatomy.model, inputs, place)
+            states.add(recorder.batch(index, hashes, labels))
+        remarks = frozenset(recorder.remarks)
+    images, moments, sample = states.done()
+    return DepthProfile(facts, names, images, moments, sample, remarks)
+
+
+class _States:
+    """The states under way, brought up to date every `_GATHER` items."""
+
+    def __init__(self, classes: bool) -> None:
+        self._classes = classes
+        self._images, self._moments, self._sample = ImageMeans(), ClassMoments(), FeatureSample()
+        self._waiting: list[Batch] = []
+
+    def add(self, batch: Batch) -> None:
+        self._images = self._images.update(batch)
+        if self._classes and batch.labels is not None:
+            self._waiting.append(batch)
+            if sum(len(waiting.hashes) for waiting in self._waiting) >= _GATHER:
+                self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        labels = np.concatenate([batch.labels for batch in self._waiting if batch.labels is not None])
+        features = {
+            name: np.concatenate([batch.features[name] for batch in self._waiting])
+            for name in self._waiting[0].features
+        }
+        gathered = Batch(np.concatenate([batch.hashes for batch in self._waiting]), {}, labels, features)
+        self._waiting.clear()
+        self._moments = self._moments.update(gathered)
+        self._sample = self._sample.update(gathered)
+
+    def done(self) -> tuple[ImageMeans, ClassMoments, FeatureSample]:
+        self._flush()
+        return self._images, self._moments, self._sample
+
+
+def _unpacked(batch: Any, index: int) -> tuple[Inputs, Labels | None, Any]:
+    """(inputs, labels, ids) of what `batches` yielded."""
+    parts = [batch] if isinstance(batch, (Tensor, Mapping)) else list(batch)
+    if not 1 <= len(parts) <= 3 or not isinstance(parts[0], (Tensor, Mapping)):
+        raise InputError(
+            f"batch {index} is a {type(batch).__name__} of {len(parts)} parts",
+            expected="(inputs,), (inputs, labels) or (inputs, labels, ids), inputs a tensor or a mapping of tensors",
+        )
+    inputs: Inputs = parts[0]
+    labels, ids = ([*parts[1:], None, None])[:2]
+    if labels is None:
+        return inputs, None, ids
+    values = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    if values.ndim != 1 or values.dtype.kind not in "iub" or len(values) != batch_size(inputs):
+        raise InputError(
+            f"batch {index} has labels of shape {values.shape} and type {values.dtype} for {batch_size(inputs)} inputs",
+            expected="one integer an input, or None",
+        )
+    return inputs, values.astype(np.int64), ids
+
+
+def _mask(inputs: Inputs, anatomy: Anatomy, place: torch.device) -> Tensor | None:
+    """Which tokens of a language model's batch are not padding; None when all are."""
+    if anatomy.kind != "causal_lm" or isinstance(inputs, Tensor):
+        return None
+    mask = inputs.get("attention_mask")
+    if mask is None or mask.dim() != 2 or bool(mask.all()):
+        return None
+    return mask.bool().to(place)
+
+
+def _forward(model: nn.Module, inputs: Inputs, place: torch.device) -> None:
+    """Run the model; inputs are moved to its device, floating ones cast to its type."""
+    kinds = (weight.dtype for weight in model.parameters() if weight.is_floating_point())
+    dtype = next(kinds, torch.float32)
+
+    def ready(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value.to(place, dtype) if value.is_floating_point() else value.to(place)
+
+    with torch.inference_mode():
+        if isinstance(inputs, Tensor):
+            model(ready(inputs))
+        else:
+            model(**{name: ready(value) for name, value in inputs.items()})

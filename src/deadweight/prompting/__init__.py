@@ -1,0 +1,22 @@
+"""Prompts as classifiers: tasks, label maps, demonstrations, the prefix-sharing scorer, alignment metrics."""
+
+from deadweight.prompting.classify import Answers, classify
+from deadweight.prompting.demonstrations import CONDITIONS, Split, demonstrations, split_items
+from deadweight.prompting.scorer import distinct_tokens, score_labels
+from deadweight.prompting.tasks import TASKS, Item, Task, load_task, next_label
+
+__all__ = [
+    "CONDITIONS",
+    "TASKS",
+    "Answers",
+    "Item",
+    "Split",
+    "Task",
+    "classify",
+    "demonstrations",
+    "distinct_tokens",
+    "load_task",
+    "next_label",
+    "score_labels",
+    "split_items",
+]

@@ -1,0 +1,225 @@
+"""Classification tasks as values: items, label words, a template, and the permutation φ of the labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from deadweight.data.tables import TextTable, read_table
+from deadweight.errors import InputError, SourceError
+from deadweight.registry import Registry
+from deadweight.source import Source, parse_source
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled text; `fields` are what the template names (``text``, or ``premise`` and ``hypothesis``)."""
+
+    fields: Mapping[str, str] = field(hash=False)
+    label: str
+
+    @property
+    def normalised(self) -> str:
+        """The item without its label, case and spacing aside: duplicates have the same."""
+        return "\n".join(" ".join(self.fields[name].split()).casefold() for name in sorted(self.fields))
+
+    @property
+    def id(self) -> str:
+        """A digest of the content, so that the order of a file changes nothing."""
+        text = json.dumps([sorted(self.fields.items()), self.label], ensure_ascii=False)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def next_label(labels: Sequence[str]) -> dict[str, str]:
+    """φ, a permutation without fixed points: the swap of two labels, the cycle of more (arXiv 2511.21038)."""
+    return {label: labels[(at + 1) % len(labels)] for at, label in enumerate(labels)}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task as a language model meets it.
+
+    Parameters
+    ----------
+    name:
+        What reports call it.
+    items:
+        The labelled items.
+    label_words:
+        Label to the word the model reads and writes; its order is the order of the classes.
+    template:
+        A format string over the items' fields that ends where the label word follows after one space.
+    phi:
+        The permutation of the labels that inverted demonstrations use; by default :func:`next_label`.
+
+    Raises
+    ------
+    InputError
+        No items, fewer than two classes, a label without a word, equal words, a template that names other fields
+        than the items have, or a φ that is no permutation or leaves a label where it is.
+    """
+
+    name: str
+    items: Sequence[Item] = field(repr=False)
+    label_words: Mapping[str, str] = field(hash=False)
+    template: str
+    phi: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "items", tuple(self.items))
+        if not self.phi:
+            object.__setattr__(self, "phi", next_label(self.labels))
+        _check(self)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.label_words)
+
+    def ask(self, item: Item) -> str:
+        """The prompt for one item, without demonstrations; the label word follows after a space."""
+        return self.template.format_map(item.fields)
+
+    def answer(self, label: str) -> str:
+        """What the model would write for `label`: a space and its word."""
+        return f" {self.label_words[label]}"
+
+    def prompt(self, demonstrations: Sequence[tuple[Item, str]], item: Item) -> str:
+        """Demonstrations, each shown with the label beside it, and the question, a blank line between them."""
+        shown = [self.ask(one) + self.answer(label) for one, label in demonstrations]
+        return "\n\n".join([*shown, self.ask(item)])
+
+    @property
+    def digest(self) -> str:
+        """Names everything a result can depend on; the order of the items is not part of it."""
+        parts = [sorted(item.id for item in self.items), list(self.label_words.items()), self.template, dict(self.phi)]
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def _check(task: Task) -> None:
+    labels = set(task.labels)
+    found = {item.label for item in task.items}
+    if not task.items:
+        raise InputError(f"task {task.name!r} has no items", expected="at least two items of two classes")
+    if unknown := sorted(found - labels):
+        raise InputError(f"task {task.name!r} has items labelled {unknown}", expected=f"labels {list(task.labels)}")
+    if len(found) < 2:
+        raise InputError(
+            f"every item of task {task.name!r} is labelled {next(iter(found))!r}", expected="at least two classes"
+        )
+    if len(set(task.label_words.values())) < len(labels):
+        raise InputError(f"task {task.name!r} gives two labels the same word", expected="a word for each label")
+    if set(task.phi) != labels or set(task.phi.values()) != labels or any(a == b for a, b in task.phi.items()):
+        raise InputError(
+            f"phi of task {task.name!r} is {dict(task.phi)}",
+            expected="a permutation of the labels that leaves none where it is",
+            cure="leave phi out: two labels are swapped, more are moved on in a cycle",
+        )
+    wanted = {name for _, name, _, _ in string.Formatter().parse(task.template) if name is not None}
+    if not wanted or any(not wanted <= set(item.fields) for item in task.items):
+        raise InputError(
+            f"the template of task {task.name!r} names {sorted(wanted)}",
+            expected=f"some of the items' fields: {sorted(task.items[0].fields)}",
+        )
+
+
+def _embedded(name: str, template: str, words: Sequence[tuple[str, str]]) -> Callable[[], Task]:
+    def build() -> Task:
+        table = read_table(parse_source(f"embedded:{name}"))
+        return Task(name, _items(table, _TEXTS, "label"), dict(words), template)
+
+    return build
+
+
+_TEXTS = ("text", "premise", "hypothesis")
+
+
+def _items(table: TextTable, texts: Sequence[str], label: str) -> list[Item]:
+    names = [name for name in texts if name in table.columns]
+    return [Item({name: row[name] for name in names}, row[label]) for row in table.rows]
+
+
+TASKS: Registry[Callable[[], Task]] = Registry("task")
+TASKS.add(
+    "sentiment",
+    _embedded("sentiment", "Review: {text}\nSentiment:", [("positive", "positive"), ("negative", "negative")]),
+)
+TASKS.add(
+    "topic",
+    _embedded("topic", "Text: {text}\nTopic:", [(word, word) for word in ("sports", "business", "science", "music")]),
+)
+TASKS.add(
+    "question_type",
+    _embedded(
+        "question_type",
+        "Question: {text}\nThe answer is a:",
+        [(word, word) for word in ("person", "place", "number", "description")],
+    ),
+)
+TASKS.add(
+    "nli",
+    _embedded(
+        "nli",
+        "{premise}\nIs it true that: {hypothesis}\nAnswer:",
+        [("entailment", "yes"), ("neutral", "maybe"), ("contradiction", "no")],
+    ),
+)
+
+
+def load_task(source: str) -> Task:
+    """A task from its source string.
+
+    ``embedded:NAME`` (also tasks added to ``TASKS``), or a file of one's own: ``csv:PATH?text=COLUMN&label=COLUMN``,
+    ``jsonl:``, ``parquet:``. Two columns are named ``premise=…&hypothesis=…`` instead of ``text=…``. The label
+    values are the label words unless ``words=0:bad,1:good`` says better; ``template=`` replaces the template.
+
+    Raises
+    ------
+    SourceError
+        The file cannot be read, has no rows, lacks a named column or has an empty value in one.
+    InputError
+        The rows make no task: one class, two labels of the same word, a template that does not fit.
+    """
+    parsed = parse_source(source, example="csv:reviews.csv?text=body&label=stars")
+    if parsed.scheme == "embedded":
+        return TASKS.get(parsed.name)()
+    return _from_file(parsed, read_table(parsed))
+
+
+def _from_file(source: Source, table: TextTable) -> Task:
+    options = dict(source.options)
+    pair = "premise" in options or "hypothesis" in options
+    columns = {name: options.pop(name, name) for name in (("premise", "hypothesis") if pair else ("text",))}
+    label = options.pop("label", "label")
+    template = options.pop("template", "").replace("\\n", "\n")
+    words = options.pop("words", "")
+    if options:
+        raise SourceError(
+            f"{source.text!r} has the option {next(iter(options))!r}",
+            expected="text, premise, hypothesis, label, words or template",
+        )
+    table.require(*columns.values(), label)
+    for number, row in enumerate(table.rows, start=1):
+        if empty := [column for column in (*columns.values(), label) if not row[column].strip()]:
+            raise SourceError(
+                f"row {number} of {source.text!r} has nothing in column {empty[0]!r}", expected="a text and a label"
+            )
+    items = [Item({name: row[column] for name, column in columns.items()}, row[label].strip()) for row in table.rows]
+    labels = sorted({item.label for item in items})
+    usual = "Premise: {premise}\nHypothesis: {hypothesis}\nLabel:" if pair else "Text: {text}\nLabel:"
+    return Task(source.text, items, _words(source, words, labels), template or usual)
+
+
+def _words(source: Source, words: str, labels: Sequence[str]) -> dict[str, str]:
+    """Label words in the order in which ``words=`` names them, else the labels themselves."""
+    if not words:
+        return {label: label for label in labels}
+    pairs = dict(pair.split(":", 1) for pair in words.split(",") if ":" in pair)
+    if set(pairs) != set(labels):
+        raise SourceError(
+            f"words={words!r} of {source.text!r} names the labels {sorted(pairs)}",
+            expected=f"LABEL:WORD for each of {list(labels)}, between commas",
+        )
+    return pairs

