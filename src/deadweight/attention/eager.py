@@ -21,7 +21,7 @@ def eager_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, *, causal: b
         scores_BHTS = scores_BHTS.masked_fill(
             lower_right_mask(queries, keys, q_BHTD.device).logical_not(), float("-inf")
         )
-    return scores_BHTS.softmax(-1) @ v_BHSD
+    return torch.matmul(scores_BHTS.softmax(-1), v_BHSD)
 
 
 class Eager(Projected):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from deadweight.attention.sdpa import Sdpa
@@ -26,7 +27,7 @@ def pool_heads(weight: Tensor, heads: int, groups: int) -> Tensor:
     First dimension ``heads · head_dim`` in, ``groups · head_dim`` out.
     """
     check_groups(heads, groups)
-    apart = weight.unflatten(0, (groups, heads // groups, -1))
+    apart = torch.unflatten(weight, 0, (groups, heads // groups, -1))
     return apart.mean(1).flatten(0, 1)
 
 

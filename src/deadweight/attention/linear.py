@@ -35,7 +35,7 @@ def exclusive_prefix(x_BNM: Tensor) -> Tensor:
     rows = x_BNM.shape[-2]
     if rows <= FAN:
         return torch.ones(rows, rows, dtype=x_BNM.dtype, device=x_BNM.device).tril(-1) @ x_BNM
-    groups = F.pad(x_BNM, (0, 0, 0, -rows % FAN)).unflatten(-2, (-1, FAN))
+    groups = torch.unflatten(F.pad(x_BNM, (0, 0, 0, -rows % FAN)), -2, (-1, FAN))
     before = exclusive_prefix(groups.sum(-2))
     return (exclusive_prefix(groups) + before.unsqueeze(-2)).flatten(-3, -2)[..., :rows, :]
 
@@ -50,10 +50,11 @@ def chunked_linear_attention(
     """
     tokens, width = q_BHTD.shape[2:]
     chunk = min(chunk, tokens)
-    q, k, v = (F.pad(x, (0, 0, 0, -tokens % chunk)).unflatten(2, (-1, chunk)) for x in (q_BHTD, k_BHTD, v_BHTD))
+    tail = (0, 0, 0, -tokens % chunk)
+    q, k, v = (torch.unflatten(F.pad(x, tail), 2, (-1, chunk)) for x in (q_BHTD, k_BHTD, v_BHTD))
     scores_BHNIJ = (q @ k.transpose(3, 4)).tril()
     kv_BHNDD, k_BHND = k.transpose(3, 4) @ v, k.sum(3)
-    past_kv = exclusive_prefix(kv_BHNDD.flatten(3)).unflatten(3, (width, width))
+    past_kv = torch.unflatten(exclusive_prefix(kv_BHNDD.flatten(3)), 3, (width, width))
     past_k = exclusive_prefix(k_BHND)
     if state is not None:
         past_kv, past_k = past_kv + state.kv.unsqueeze(2), past_k + state.k.unsqueeze(2)
@@ -64,8 +65,8 @@ def chunked_linear_attention(
 
 
 def normalised(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient; a denominator that underflows to zero gives zero, not NaN."""
-    return numerator / denominator.clamp(min=torch.finfo(denominator.dtype).tiny)
+    """The quotient; a denominator that underflows gives zero, not NaN, and gradients without infinities."""
+    return numerator / denominator.clamp(min=torch.finfo(denominator.dtype).tiny ** 0.5)
 
 
 class Linear(Projected):

@@ -24,7 +24,8 @@ def expanded_attention(
     padding cut off again: with unequal widths PyTorch leaves its flash kernel for the quadratic one.
     """
     width, rope = q_BHTD.shape[-1], q_rope_BHTR.shape[-1]
-    kv_BHSE = torch.einsum("bsl,hel->bhse", latent_BSL, kv_up_HEL)
+    kv_BSF = F.linear(latent_BSL, kv_up_HEL.flatten(0, 1))
+    kv_BHSE = torch.unflatten(kv_BSF, 2, (-1, 2 * width)).transpose(1, 2)
     k_BHSD, v_BHSD = kv_BHSE[..., :width], kv_BHSE[..., width:]
     shared = k_rope_BSR.unsqueeze(1).expand(-1, k_BHSD.shape[1], -1, -1)
     y, kernel = fused_attention(
@@ -52,7 +53,8 @@ def absorbed_attention(
     scores = (scores + q_rope_BHTR @ k_rope_BSR.unsqueeze(1).transpose(2, 3)) * (width + rope) ** -0.5
     if queries > 1:
         scores = scores.masked_fill(lower_right_mask(queries, keys, q_BHTD.device).logical_not(), float("-inf"))
-    return scores.softmax(-1) @ latent_BSL.unsqueeze(1) @ up_values_HDL.transpose(1, 2)
+    found_BHTL = scores.softmax(-1) @ latent_BSL.unsqueeze(1)
+    return torch.matmul(found_BHTL, up_values_HDL.transpose(1, 2))
 
 
 class Mla(Mechanism):
@@ -101,7 +103,7 @@ class Mla(Mechanism):
             latent_BTL = torch.cat([cache.tensors["latents"], latent_BTL], 1)
             k_rope_BTR = torch.cat([cache.tensors["keys"], k_rope_BTR], 1)
             grown = Cache({"latents": latent_BTL, "keys": k_rope_BTR}, start + x_BTC.shape[1])
-        up_HEL = self.kv_up.weight.unflatten(0, (self.heads, -1))
+        up_HEL = torch.unflatten(self.kv_up.weight, 0, (self.heads, -1))
         if start:
             self.kernel = "absorbed"
             y_BHTD = absorbed_attention(q_BHTD, q_rope, latent_BTL, k_rope_BTR, up_HEL)

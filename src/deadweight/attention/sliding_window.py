@@ -30,7 +30,7 @@ def banded_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, window: int
     after = 0 if causal else before
     count = -(-tokens // block)
     tail = count * block - tokens
-    q_BHNID = F.pad(q_BHTD, (0, 0, 0, tail)).unflatten(2, (count, block))
+    q_BHNID = torch.unflatten(F.pad(q_BHTD, (0, 0, 0, tail)), 2, (count, block))
     k_BHNJD, v_BHNJD = (
         _neighbourhoods(F.pad(x, (0, 0, before * block - past, after * block + tail)), block, count, before + after)
         for x in (k_BHSD, v_BHSD)
@@ -39,12 +39,10 @@ def banded_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, window: int
     hidden = band_mask(tokens, past, block, before, after, window, q_BHTD.device).logical_not()
     # A padded query may see no key at all: a large finite value keeps its softmax, and so its gradient, finite.
     weights_BHNIJ = scores_BHNIJ.masked_fill(hidden, torch.finfo(scores_BHNIJ.dtype).min).softmax(-1)
-    return (weights_BHNIJ @ v_BHNJD).flatten(2, 3)[:, :, :tokens]
+    return torch.matmul(weights_BHNIJ, v_BHNJD).flatten(2, 3)[:, :, :tokens]
 
 
-def band_mask(
-    tokens: int, past: int, block: int, before: int, after: int, window: int, device: torch.device
-) -> Tensor:
+def band_mask(tokens: int, past: int, block: int, before: int, after: int, window: int, device: torch.device) -> Tensor:
     """True where a query may look, (blocks, block, keys of the neighbourhood): near enough, and a real key."""
     count = -(-tokens // block)
     query_NI1 = torch.arange(count * block, device=device).view(count, block, 1)
@@ -57,7 +55,7 @@ def band_mask(
 
 def _neighbourhoods(x_BHSD: Tensor, block: int, count: int, neighbours: int) -> Tensor:
     """(B, H, count, (neighbours + 1) · block, D): for each block the keys it may see, laid out side by side."""
-    blocks = x_BHSD.unflatten(2, (count + neighbours, block))
+    blocks = torch.unflatten(x_BHSD, 2, (count + neighbours, block))
     return torch.cat([blocks[:, :, n : n + count] for n in range(neighbours + 1)], 3)
 
 

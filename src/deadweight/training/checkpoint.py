@@ -44,6 +44,7 @@ def write_checkpoint(
         for path in fresh.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+        shutil.rmtree(target, ignore_errors=True)  # of another identity, else it would have been resumed from
         os.replace(fresh, target)
         for old in folder.iterdir():
             if old != target:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from deadweight.training.feed import Feed
+from deadweight.training.feed import Feed, chunked
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def evaluate(model: nn.Module, feed: Feed, *, batch_size: int = 512) -> Scores:
     was = model.training
     model.eval()
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    batches: Iterable[tuple[Tensor, Tensor]] = feed.batches(list(torch.arange(len(feed)).split(batch_size)))
+    batches: Iterable[tuple[Tensor, Tensor]] = feed.batches(chunked(torch.arange(len(feed)), batch_size))
     for images, labels in batches:
         logits_BC = logits_of(model(images))
         best = logits_BC.topk(min(5, logits_BC.shape[1]), dim=1).indices

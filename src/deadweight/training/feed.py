@@ -15,6 +15,11 @@ from deadweight.errors import InputError
 HELD_BYTES = 1 << 30
 
 
+def chunked(indices: Tensor, size: int) -> list[Tensor]:
+    """`indices` in pieces of `size`, the last one shorter."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
 class Feed:
     """The images of one part of a data set, on `device`, in the order of given indices."""
 

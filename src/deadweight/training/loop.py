@@ -22,7 +22,7 @@ from deadweight.errors import DeadweightError, InputError
 from deadweight.training.checkpoint import read_checkpoint, write_checkpoint
 from deadweight.training.curves import Curves
 from deadweight.training.evaluate import evaluate, logits_of
-from deadweight.training.feed import Feed
+from deadweight.training.feed import Feed, chunked
 from deadweight.training.recipe import Recipe
 
 Note = Callable[[str, float | None], None]
@@ -149,7 +149,7 @@ def _epoch(parts: _Parts, recipe: Recipe, epoch: int) -> float:
     accelerator = parts.accelerator
     order = torch.randperm(len(parts.train))[: parts.steps * parts.batch]
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    chunks = [chunk[mine] for chunk in order.split(parts.batch)]
+    chunks = [chunk[mine] for chunk in chunked(order, parts.batch)]
     losses = torch.full((parts.steps,), float("nan"), device=accelerator.device)
     parts.model.train()
     for step, (images, labels) in enumerate(parts.train.batches(chunks)):
