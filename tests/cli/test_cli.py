@@ -133,4 +133,4 @@ def test_the_door_opens_on_everything_it_names():
     assert all(getattr(dw, name) is not None for name in dw.__all__)
     assert callable(dw.anatomy)
     with pytest.raises(AttributeError, match="no attribute 'profil'"):
-        dw.profil  # noqa: B018
+        dw.profil

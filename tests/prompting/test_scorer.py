@@ -1,3 +1,4 @@
+import functools
 import importlib.util
 
 import pytest
@@ -27,7 +28,7 @@ def plain(lm, prompts, labels):
         row = []
         for label in labels:
             context, whole = lm.tokenizer(prompt).input_ids, lm.tokenizer(prompt + label).input_ids
-            log_probs = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+            log_probs = model(input_ids=torch.tensor([whole])).logits[0].log_softmax(-1)
             row.append(sum(log_probs[at - 1, whole[at]] for at in range(len(context), len(whole))))
         rows.append(row)
     model.to(was)
@@ -122,6 +123,20 @@ def test_a_model_that_ignores_positions_is_computed_plainly(build_lm):
     with pytest.warns(UserWarning, match="does not take packed sequences"):
         found = score_labels(lm, PROMPTS, LABELS)
     torch.testing.assert_close(found, plain(lm, PROMPTS, LABELS), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("deaf_to", ["attention_mask", "position_ids"])
+def test_a_model_deaf_to_an_argument_is_found_out(llama, deaf_to):
+    heeding = llama.model.forward
+
+    @functools.wraps(heeding)
+    def forward(**arguments):
+        return heeding(**{**arguments, deaf_to: None})
+
+    llama.model.forward = forward
+    with pytest.warns(UserWarning, match="does not take packed sequences"):
+        found = score_labels(llama, PROMPTS, LABELS)
+    torch.testing.assert_close(found, plain(llama, PROMPTS, LABELS), rtol=0, atol=1e-3)
 
 
 def test_a_model_in_training_mode_is_put_back(llama):

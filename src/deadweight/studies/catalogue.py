@@ -52,7 +52,7 @@ def _mechanisms() -> Rows:
 def _probes() -> Rows:
     from deadweight.probes import PROBES
 
-    return [(name, _first_line(PROBES.get(name))) for name in PROBES.names()]
+    return [(name, PROBES.get(name).about) for name in PROBES.names()]
 
 
 def _studies() -> Rows:

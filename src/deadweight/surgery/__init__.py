@@ -1,5 +1,6 @@
 """Changes to a model, each a function ``(model, …) -> model`` that is recorded on the model it returns."""
 
+from deadweight.surgery.attention import FreshWeights, swap_attention
 from deadweight.surgery.blocks import drop_blocks
 from deadweight.surgery.log import SURGERIES, record, replay, surgeries
 from deadweight.surgery.mlps import group_mlps, shallow_mlps
@@ -8,6 +9,7 @@ from deadweight.surgery.saved import load_saved, save
 
 __all__ = [
     "SURGERIES",
+    "FreshWeights",
     "drop_blocks",
     "group_mlps",
     "load_saved",
@@ -17,4 +19,5 @@ __all__ = [
     "scale_positions",
     "shallow_mlps",
     "surgeries",
+    "swap_attention",
 ]

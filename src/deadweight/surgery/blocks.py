@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -86,6 +87,9 @@ def _note_depth(model: nn.Module, depth: int, kept: list[int]) -> None:
     if isinstance(features, list) and len(features) == depth:
         model.feature_info = features[: len(kept)]  # type: ignore[assignment]  # timm's list of dicts
     config: Any = getattr(model, "config", None)
+    if dataclasses.is_dataclass(config) and getattr(config, "depth", None) == depth:
+        holder: Any = model
+        holder.config = dataclasses.replace(config, depth=len(kept))  # type: ignore[type-var]  # an instance, not a class
     if config is None or not hasattr(config, "to_dict"):
         return
     per_layer = {

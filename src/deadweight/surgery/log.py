@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -34,14 +35,16 @@ def patient(model: Module, inplace: bool) -> Module:
     return model if inplace else copy.deepcopy(model)
 
 
-def record(model: nn.Module, name: str, **arguments: Any) -> None:
+def record(model: nn.Module, name: str, /, **arguments: Any) -> None:
     """Append one surgery; the arguments must be JSON values."""
     log = [*surgeries(model), json.loads(json.dumps({"name": name, "arguments": arguments}))]
     setattr(model, _ATTRIBUTE, log)
 
 
 def replay(model: nn.Module, log: list[dict[str, Any]]) -> nn.Module:
-    """Do the surgeries of `log` to `model`, in place."""
-    for entry in log:
-        model = SURGERIES.get(entry["name"])(model, **entry["arguments"], inplace=True)
+    """Do the surgeries of `log` to `model`, in place; the weights are the caller's to fill in, so no warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        for entry in log:
+            model = SURGERIES.get(entry["name"])(model, **entry["arguments"], inplace=True)
     return model

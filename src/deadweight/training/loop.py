@@ -89,7 +89,6 @@ def train(
             last = time.monotonic()
         if note is not None:
             note(f"epoch {epoch + 1} of {recipe.epochs}: top-1 {scores.top1:.1%}", (epoch + 1) / recipe.epochs)
-    accelerator.free_memory()
     model.eval()
     return curves
 

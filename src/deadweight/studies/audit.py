@@ -1,0 +1,118 @@
+"""The audit: the four studies together, at a size of minutes, on embedded defaults or on a user's own things."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field, PrivateAttr
+
+from deadweight.errors import SourceError
+from deadweight.lab import Cell, Finding, Outcome, Records, Workbench
+from deadweight.models import check_language
+from deadweight.models.embedded import SMOLLM2
+from deadweight.report import Section
+from deadweight.studies.attention import AttentionStudy
+from deadweight.studies.depth import DepthStudy
+from deadweight.studies.icl import IclStudy
+from deadweight.studies.mlp import MlpStudy
+from deadweight.studies.study import Study
+
+_LANGUAGE = f"embedded:{SMOLLM2}"
+_TRAINED = "the baseline of the mlp study"  # stands for its key until the cells are planned
+
+
+class AuditStudy(Study):
+    """What these transformers carry but do not use: parameters, layers, demonstrations, joules."""
+
+    kind: ClassVar[str] = "audit"
+
+    vision: str | None = Field(default=None, description="a vision model to examine; without it small ViTs are trained")
+    images: str = Field(default="embedded:digits", description="labelled images")
+    language: str = Field(default=_LANGUAGE, description="a causal language model to examine")
+    tasks: tuple[str, ...] = Field(default=(), description="classification tasks; default: the embedded ones")
+
+    _skipped: list[tuple[str, str]] = PrivateAttr(default_factory=list)
+    _parts: dict[str, Study] = PrivateAttr(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return "What is dead weight here?"
+
+    @property
+    def subtitle(self) -> str:
+        vision = self.vision or f"a small ViT trained on {self.images}"
+        return f"{vision}; {self.language}; eight attention mechanisms in a small GPT-2"
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        return list(self._skipped)
+
+    def _common(self) -> dict[str, Any]:
+        names = ("seed", "limit", "device", "dtype", "margin")
+        return {name: getattr(self, name) for name in names if name in self.model_fields_set}
+
+    def parts(self) -> dict[str, Study]:
+        """The studies, with the audit's settings and this one's options."""
+        if not self._parts:
+            common = self._common()
+            tasks = {"tasks": self.tasks} if self.tasks else {}
+            trained = None if self.vision else _TRAINED
+            self._parts |= {
+                "mlp": _sized(MlpStudy.for_audit(), images=self.images, vision=self.vision, **common),
+                "depth": DepthStudy(images=self.images, vision=self.vision, model_cell=trained, **common),
+                "icl": _sized(IclStudy.for_audit(), language=self.language, **tasks, **common),
+                "attention": _sized(AttentionStudy.for_audit(), **common),
+            }
+        return self._parts
+
+    def cells(self) -> list[Cell]:
+        parts = self.parts()
+        self._skipped.clear()
+        language = self._language_cells(parts["icl"])
+        mlp = parts["mlp"].cells()
+        if self.vision is None:
+            trained = next(cell for cell in mlp if cell.kind == "train" and cell.params["variant"] == "baseline")
+            parts["depth"] = _sized(parts["depth"], model_cell=trained.key)
+        return [*mlp, *parts["depth"].cells(), *language, *parts["attention"].cells()]
+
+    def _language_cells(self, icl: Study) -> list[Cell]:
+        """The icl cells; none, with the reason told, where the embedded default is not installed."""
+        try:
+            check_language(self.language)
+        except SourceError as problem:
+            if self.language != _LANGUAGE:
+                raise
+            self._skipped.append(("icl", f"{problem.given}; {problem.cure}"))
+            return []
+        return icl.cells()
+
+    def run(self, cell: Cell, bench: Workbench) -> Outcome:
+        if cell.study != "icl":
+            self.parts()["icl"].close()
+        return self.parts()[cell.study].run(cell, bench)
+
+    def findings(self, records: Records) -> list[Finding]:
+        return [
+            finding
+            for name, part in self.parts().items()
+            if len(found := records.where(study=name))
+            for finding in part.findings(found)
+        ]
+
+    def sections(self, records: Records) -> list[Section]:
+        return [
+            section
+            for name, part in self.parts().items()
+            if len(found := records.where(study=name))
+            for section in part.sections(found)
+        ]
+
+    def close(self) -> None:
+        for part in self._parts.values():
+            part.close()
+
+
+def _sized(study: Study, **options: Any) -> Study:
+    """`study` with some options changed, checked anew."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return type(study)(**{**study.model_dump(exclude_unset=True), **given})

@@ -1,0 +1,164 @@
+"""The depth study's part of the page."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from deadweight.lab import Record, Records
+from deadweight.report import Figure, Section, Table, charts
+from deadweight.studies.depth_verdicts import block_losses, points, useful
+
+_SIMILARITIES = {
+    "raw_similarity": "patches",
+    "centered_similarity": "patches, mean patch subtracted",
+    "cls_similarity": "CLS and patches",
+}
+_NAMES = {
+    "layer": "layer",
+    **_SIMILARITIES,
+    "pe_dominance": "PE dominance",
+    "influence": "influence",
+    "nc1": "NC1",
+    "nc2": "NC2",
+    "margin": "margin",
+    "ncm_accuracy": "NCM accuracy",
+}
+
+
+def sections(records: Records, *, margin: float) -> list[Section]:
+    """One section, of whatever cells have their record; none without any."""
+    profiles, skips = records.where(kind="profile"), records.where(kind="skip")
+    figures: list[Figure] = []
+    tables: list[Table] = []
+    lead: list[str] = []
+    for record in skips:
+        if record.result["measure"]:
+            figures.append(_skip_figure(record, margin))
+            lead.append(_skip_lead(record, margin))
+    for record in profiles:
+        figures += _profile_figures(record)
+        tables.append(_table(record))
+        lead.append(_profile_lead(record, margin))
+    lead += [_sentence(note) for record in skips for note in record.context.get("notes", [])]
+    if not figures and not tables:
+        return []
+    title = "Depth: what each layer does"
+    question = "Which layers still do something for the task?"
+    return [Section("depth", title, question, " ".join(lead), tuple(figures), tuple(tables))]
+
+
+def _skip_lead(record: Record, margin: float) -> str:
+    losses = block_losses(record, margin)
+    if not losses:
+        return "No block of this model can be removed."
+    least = min(losses, key=lambda item: item[1].value)
+    most = max(losses, key=lambda item: item[1].value)
+    what = "accuracy" if record.result["measure"] == "accuracy" else "unchanged predictions"
+    return (
+        f"Each of the {len(record.result['blocks'])} blocks was left out in turn, nothing retrained, and the model "
+        f"tried on {record.result['n']} held-out images. Block {most[0]} is missed most "
+        f"({points(most[1].value)} of {what}), block {least[0]} least ({points(least[1].value)})."
+    )
+
+
+def _profile_lead(record: Record, margin: float) -> str:
+    result = record.result
+    if not result["readout_loss"]:
+        return "The profile shows how the tokens of an image move from layer to layer."
+    layer, _ = useful(result["readout_loss"], result["depth"], margin)
+    return (
+        f"A nearest-class-mean readout is within {points(margin)} of its accuracy after the last block "
+        f"from layer {layer} of {result['depth']} on: later layers hardly make the classes easier to tell apart."
+        if layer < result["depth"]
+        else f"A nearest-class-mean readout reaches what it has after the last block, to within {points(margin)}, "
+        f"only after all {result['depth']} blocks."
+    )
+
+
+def _skip_figure(record: Record, margin: float) -> Figure:
+    accuracy = record.result["measure"] == "accuracy"
+    frame = pd.DataFrame(
+        {"block": f"block {block}", "loss": loss.value, "low": loss.low, "high": loss.high}
+        for block, loss in block_losses(record, margin)
+    )
+    title = "loss of accuracy" if accuracy else "share of predictions that change"
+    chart = charts.bars_with_intervals(
+        frame, "block", "loss", low="low", high="high", title=title, reference=margin, value_format=".1%"
+    )
+    caption = (
+        f"Each bar leaves out one block and keeps the rest as trained; {record.result['n']} held-out images, the same "
+        "for every bar. The line through a bar is the 95 % interval, the dashed line the margin: a block whose whole "
+        "interval lies left of it is dead weight, one wholly right of it is needed."
+    )
+    return Figure("depth-skip", f"What is lost without a block: {title}", caption, chart)
+
+
+def _profile_figures(record: Record) -> list[Figure]:
+    frame = pd.DataFrame(record.result["intervals"])
+    figures = [*_similarity_figure(frame), *_influence_figure(frame), *_readout_figure(frame)]
+    table = pd.DataFrame(record.result["table"])
+    nc1 = table[["layer", "nc1"]].dropna() if "nc1" in table else pd.DataFrame()
+    nc1 = nc1[nc1["nc1"] > 0] if len(nc1) else nc1
+    if len(nc1):
+        chart = charts.line(nc1, "layer", "nc1", x_title="layer", y_title="NC1", y_log=True)
+        caption = (
+            "Spread of the images within their class against the spread between class means (NC1), logarithmic: "
+            "lower is tighter, 0 would be full neural collapse."
+        )
+        figures.append(Figure("depth-nc1", "How tightly classes gather", caption, chart))
+    return figures
+
+
+def _similarity_figure(frame: pd.DataFrame) -> list[Figure]:
+    shown = frame[frame["column"].isin(list(_SIMILARITIES))].replace({"column": _SIMILARITIES})
+    if shown.empty:
+        return []
+    chart = charts.line(
+        shown, "layer", "value", color="column", band=("low", "high"), x_title="layer", y_title="mean cosine"
+    )
+    caption = (
+        "How alike the tokens of one image are. Layer 0 is what enters the first block; the last point is after the "
+        "final norm. Bands are 95 % bootstrap intervals over images."
+    )
+    return [Figure("depth-similarity", "Similarity of tokens by layer", caption, chart)]
+
+
+def _influence_figure(frame: pd.DataFrame) -> list[Figure]:
+    shown = frame[frame["column"] == "influence"].copy()
+    if shown.empty:
+        return []
+    shown["block"] = [f"block {layer}" for layer in shown["layer"]]
+    chart = charts.bars_with_intervals(
+        shown, "block", "value", low="low", high="high", title="influence: 1 − cosine of input and output"
+    )
+    caption = (
+        "How far each block turns the patch tokens it is given. A small value means little change, which is not yet "
+        "proof that the block can go: that is what leaving it out shows."
+    )
+    return [Figure("depth-influence", "How much each block changes its input", caption, chart)]
+
+
+def _readout_figure(frame: pd.DataFrame) -> list[Figure]:
+    shown = frame[frame["column"] == "ncm_accuracy"]
+    if shown.empty:
+        return []
+    chart = charts.line(
+        shown, "layer", "value", band=("low", "high"), x_title="layer", y_title="accuracy", y_format=".0%"
+    )
+    caption = (
+        "Accuracy of the simplest readout, the nearest class mean, at every layer, from the feature the head reads. "
+        "Each image is judged by class means of images in the other half. Band: 95 % bootstrap interval."
+    )
+    return [Figure("depth-readout", "How well the classes can be read off each layer", caption, chart)]
+
+
+def _table(record: Record) -> Table:
+    frame = pd.DataFrame(record.result["table"])
+    frame = frame.dropna(axis="columns", how="all").rename(columns=_NAMES)
+    notes = "; ".join(str(note) for note in record.context.get("notes", []))
+    caption = f"{record.result['n']} held-out images. {_sentence(notes)}" if notes else ""
+    return Table("The profile", frame, caption)
+
+
+def _sentence(note: str) -> str:
+    return f"{note[:1].upper()}{note[1:]}."

@@ -1,0 +1,205 @@
+"""What the records of the icl study say: alignments, override and losses, each with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from deadweight.lab import Estimate, Record, bootstrap_mean, wilson
+from deadweight.prompting.alignment import (
+    agreement,
+    coherence,
+    excess_override,
+    joint,
+    override,
+    quadrants,
+)
+from deadweight.prompting.demonstrations import ZERO_SHOT
+
+Classes = NDArray[np.int64]
+Indicators = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One record: the test items of one task asked in every frame of one set of demonstrations.
+
+    gold: y* [items]; phi: φ by class number; answers: (condition, k) -> predicted class [items].
+    """
+
+    task: str
+    seed: int
+    key: str
+    labels: tuple[str, ...]
+    items: tuple[str, ...]
+    gold: Classes
+    phi: Classes
+    answers: dict[tuple[str, int], Classes]
+
+    @classmethod
+    def of(cls, record: Record) -> Sitting:
+        found = record.result
+        return cls(
+            task=found["task"],
+            seed=record.cell.params["seed"],
+            key=record.key,
+            labels=tuple(found["labels"]),
+            items=tuple(found["items"]),
+            gold=np.asarray(found["gold"], dtype=np.int64),
+            phi=np.asarray(found["phi"], dtype=np.int64),
+            answers={
+                (frame["condition"], frame["k"]): np.asarray(frame["predicted"], dtype=np.int64)
+                for frame in found["frames"]
+            },
+        )
+
+    @property
+    def prior(self) -> Classes | None:
+        """f₀: the answers without demonstrations."""
+        return self.answers.get((ZERO_SHOT, 0))
+
+    def asked_for(self, condition: str) -> Classes:
+        """y_prompt: φ(y*) under inverted demonstrations, y* under all others."""
+        return self.phi[self.gold] if condition == "inverted" else self.gold
+
+
+Indicator = Callable[[Sitting], Indicators]
+
+
+def by_task(records: Iterable[Record]) -> dict[str, list[Sitting]]:
+    """The sittings of each task, in the order of the records."""
+    found: dict[str, list[Sitting]] = {}
+    for record in records:
+        sitting = Sitting.of(record)
+        found.setdefault(sitting.task, []).append(sitting)
+    return found
+
+
+def correct(frame: tuple[str, int]) -> Indicator:
+    """Indicator of right answers in a frame."""
+    return lambda sitting: agreement(sitting.answers[frame], sitting.gold)
+
+
+def loss(before: tuple[str, int], after: tuple[str, int]) -> Indicator:
+    """Per item: right before minus right after."""
+    return lambda sitting: correct(before)(sitting) - correct(after)(sitting)
+
+
+def overridden(frame: tuple[str, int]) -> Indicator:
+    """Among items whose prior is right, those answered φ(y*) in `frame`; NaN elsewhere, or without a prior."""
+
+    def indicate(sitting: Sitting) -> Indicators:
+        if sitting.prior is None:
+            return np.full(len(sitting.gold), np.nan)
+        return override(sitting.prior, sitting.answers[frame], sitting.gold, sitting.phi)
+
+    return indicate
+
+
+def excess(inverted: tuple[str, int], control: tuple[str, int]) -> Indicator:
+    """Per item: φ(y*) answered under inverted demonstrations minus the same under the control."""
+    return lambda sitting: excess_override(
+        sitting.answers[inverted], sitting.answers[control], sitting.gold, sitting.phi
+    )
+
+
+def item_means(sittings: Sequence[Sitting], indicator: Indicator) -> pd.DataFrame:
+    """Columns item, seed, value: one row an item and seed for which the indicator says something."""
+    rows = [
+        pd.DataFrame({"item": sitting.items, "seed": sitting.seed, "value": indicator(sitting)}) for sitting in sittings
+    ]
+    return pd.concat(rows, ignore_index=True).dropna()
+
+
+def rate(sittings: Sequence[Sitting], indicator: Indicator) -> Estimate | None:
+    """A share with Wilson's interval; None where no item counts.
+
+    n counts items: an item asked with several sets of demonstrations is one item with its mean, because its answers
+    are not independent.
+    """
+    values = item_means(sittings, indicator)
+    if values.empty:
+        return None
+    means = values.groupby("item")["value"].mean()
+    interval = wilson(round(float(means.sum())), len(means))
+    value = float(means.mean())
+    return Estimate(value, min(interval.low, value), max(interval.high, value), len(means))
+
+
+def difference(sittings: Sequence[Sitting], indicator: Indicator, margin: float = 0.0) -> Estimate:
+    """The mean of a paired difference, with the wider of two bootstraps: over items, and over sets of demonstrations.
+
+    Two sets may differ by more than items explain, and a handful of sets alone look surer than they are; so both
+    must agree before an interval is narrow.
+    """
+    values = item_means(sittings, indicator)
+    over_items = bootstrap_mean(values.groupby("item")["value"].mean().to_numpy(), margin)
+    if values["seed"].nunique() < 2:
+        return over_items
+    over_seeds = bootstrap_mean(values["value"].to_numpy(), margin, clusters=values["seed"].tolist())
+    return Estimate(
+        over_items.value,
+        min(over_items.low, over_seeds.low),
+        max(over_items.high, over_seeds.high),
+        over_items.n,
+        max(over_items.p or 0.0, over_seeds.p or 0.0),
+    )
+
+
+def alignment_table(tasks: dict[str, list[Sitting]]) -> pd.DataFrame:
+    """One row a task, condition and k: the paper's alignments, the joint rate, override and coherence."""
+    rows = []
+    for task, sittings in tasks.items():
+        for frame in sittings[0].answers:
+            rows.append({"task": task, "condition": frame[0], "k": frame[1], **_rates(sittings, frame)})
+    return pd.DataFrame(rows)
+
+
+def _rates(sittings: Sequence[Sitting], frame: tuple[str, int]) -> dict[str, float | int]:
+    condition = frame[0]
+    accuracy = rate(sittings, correct(frame))
+    with_prior = [s for s in sittings if s.prior is not None]
+    kappas = [coherence(s.answers[frame], s.phi[s.gold], len(s.labels)) for s in sittings]
+
+    def share(indicator: Indicator, over: Sequence[Sitting] = sittings) -> float:
+        found = rate(over, indicator) if over else None
+        return float("nan") if found is None else found.value
+
+    nan = float("nan")
+    return {
+        "items": accuracy.n if accuracy else 0,
+        "truth alignment": accuracy.value if accuracy else nan,
+        "low": accuracy.low if accuracy else nan,
+        "high": accuracy.high if accuracy else nan,
+        "prior alignment": share(lambda s: agreement(s.answers[frame], _known(s.prior)), with_prior),
+        "prompt alignment": share(lambda s: agreement(s.answers[frame], s.asked_for(condition))),
+        "joint rate": share(lambda s: joint(s.answers[frame], s.gold, s.phi)) if condition == "inverted" else nan,
+        "override rate": share(overridden(frame), with_prior),
+        "κ with φ(y*)": float(np.mean(kappas)),
+    }
+
+
+def _known(prior: Classes | None) -> Classes:
+    assert prior is not None
+    return prior
+
+
+def quadrant_table(tasks: dict[str, list[Sitting]], k: int) -> pd.DataFrame:
+    """One row a condition and quadrant of prior × answer: the share of items, over all tasks."""
+    counts: dict[str, dict[str, int]] = {}
+    for sitting in (sitting for sittings in tasks.values() for sitting in sittings):
+        for (condition, shown), predicted in sitting.answers.items():
+            if shown == k and sitting.prior is not None:
+                total = counts.setdefault(condition, {})
+                for name, count in quadrants(sitting.prior, predicted, sitting.gold).items():
+                    total[name] = total.get(name, 0) + count
+    rows = [
+        {"demonstrations": condition, "side": name, "share": count / sum(total.values())}
+        for condition, total in counts.items()
+        for name, count in total.items()
+    ]
+    return pd.DataFrame(rows)

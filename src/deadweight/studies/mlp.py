@@ -1,0 +1,259 @@
+"""The mlp study (arXiv 2512.01059): how much of the MLPs can be shared or narrowed without losing accuracy?"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, PrivateAttr, model_validator
+from torch import nn
+
+from deadweight.anatomy import anatomy
+from deadweight.data import ImageData, load_images
+from deadweight.errors import InputError, SurgeryError
+from deadweight.lab import Cell, Finding, Json, Outcome, Records, Workbench
+from deadweight.meters import count
+from deadweight.meters.clock import Stopwatch
+from deadweight.models import load, model_source, torch_dtype, transform
+from deadweight.probes.model_facts import fingerprint
+from deadweight.report import Section
+from deadweight.studies import mlp_page, mlp_verdicts
+from deadweight.studies.depth import label_places, predictions
+from deadweight.studies.mlp_models import Cuts, Shape, build_variant, check_trainable, fresh, suitable_threads
+from deadweight.studies.study import Study
+from deadweight.surgery import group_mlps, save, shallow_mlps
+from deadweight.training import Feed, Recipe, evaluate, remove_checkpoints, train
+
+Variant = Literal["baseline", "grouped", "shallow", "thin"]
+
+
+class MlpStudy(Study):
+    """What the MLPs of a vision transformer carry: shared between blocks, cut to half their width, or left alone."""
+
+    kind: ClassVar[str] = "mlp"
+    version: ClassVar[int] = 1
+
+    images: str = Field(default="embedded:digits", description="source of labelled images")
+    vision: str | None = Field(default=None, description="a trained model to examine instead of training variants")
+    model: str | None = Field(default=None, description="architecture to train (timm:NAME); default: a small ViT")
+    variants: tuple[Variant, ...] = Field(default=("baseline", "grouped", "shallow"), description="models to compare")
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), description="one run of every variant for each")
+    epochs: int = Field(default=9, gt=0, description="passes over the training images")
+    recipe: dict[str, float | int | None] = Field(default_factory=dict, description="other settings of dw.Recipe")
+    patch_size: int | None = Field(default=None, gt=0, description="of the small ViT; default: at most 4 × 4 patches")
+    dim: int = Field(default=48, gt=0, description="width of the small ViT")
+    depth: int = Field(default=6, gt=0, description="blocks of the small ViT")
+    heads: int = Field(default=4, gt=0, description="attention heads of the small ViT")
+    size: int = Field(default=2, gt=1, description="blocks that share an MLP in the grouped variant")
+    pattern: str = Field(default="adjacent", description="which blocks share: adjacent, strided or mirrored")
+    scale: float = Field(default=2**-0.5, gt=0, description="of the weights of shared MLPs at the start")
+    keep: float = Field(default=0.5, gt=0, le=1, description="share of hidden units in the shallow and thin variants")
+
+    _data: ImageData | None = PrivateAttr(default=None)
+    _vision: nn.Module | None = PrivateAttr(default=None)
+
+    @classmethod
+    def for_audit(cls) -> MlpStudy:
+        """The settings of the audit: three variants × five seeds on 8 × 8 pictures in about a minute."""
+        return cls(patch_size=4)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> MlpStudy:
+        if len(set(self.variants)) < len(self.variants) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("variants and seeds must each be listed once")
+        if not self.seeds or "baseline" not in self.variants:
+            raise ValueError("at least one seed and the baseline are needed to compare with")
+        self._recipe(0)
+        return self
+
+    def _recipe(self, seed: int) -> Recipe:
+        settings: dict[str, Any] = {"warmup_epochs": 1 if self.epochs > 1 else 0, **self.recipe}
+        try:
+            return Recipe.mini(epochs=self.epochs, seed=seed, **settings)
+        except TypeError as problem:
+            raise InputError(
+                f"recipe: {problem}", expected="settings of dw.Recipe, without epochs and seed"
+            ) from problem
+
+    def cells(self) -> list[Cell]:
+        if self.vision is not None:
+            return [self._cut_cell(self.vision)]
+        check_trainable(self.model)
+        data = self._pictures()
+        shape: dict[str, Json] = {
+            "images": self.images, "limit": self.limit, "model": self.model, "patch_size": self.patch_size,
+            "dim": self.dim, "depth": self.depth, "heads": self.heads, "size": self.size, "pattern": self.pattern,
+            "scale": self.scale, "keep": self.keep,
+        }  # fmt: skip
+        common: dict[str, Any] = {"sources": {"images": data.fingerprint}, "version": self.version}
+        work: dict[str, Json] = {"epochs": self.epochs, "recipe": dict(self.recipe)}
+        each = len(data.train) * self.epochs / 2500
+        grid = [
+            Cell(self.kind, "train", {"variant": name, "seed": seed, **shape, **work}, seconds=each, **common)
+            for seed in (self.seed + offset for offset in self.seeds)
+            for name in self.variants
+        ]
+        timing = {"variants": list(self.variants), "seed": self.seed, **shape}
+        return [*grid, Cell(self.kind, "time", timing, exclusive=True, seconds=4, **common)]
+
+    def run(self, cell: Cell, bench: Workbench) -> Outcome:
+        if cell.kind == "cut":
+            return self._cut(bench)
+        return self._train(cell, bench) if cell.kind == "train" else self._time(cell, bench)
+
+    def findings(self, records: Records) -> list[Finding]:
+        return mlp_verdicts.findings(records.where(study=self.kind), margin=self.margin, command=self._command)
+
+    def sections(self, records: Records) -> list[Section]:
+        return mlp_page.sections(records.where(study=self.kind), margin=self.margin)
+
+    def close(self) -> None:
+        self._data = self._vision = None
+
+    @property
+    def _command(self) -> str:
+        limit = "" if self.limit is None else f" --limit {self.limit}"
+        vision = "" if self.vision is None else f" --vision {self.vision}"
+        return f"deadweight mlp --images {self.images}{vision}{limit}"
+
+    def _pictures(self) -> ImageData:
+        if self._data is None:
+            prepare = transform(self._examined()) if self.vision is not None else None
+            self._data = load_images(self.images, limit=self.limit, transform=prepare)
+        return self._data
+
+    def _variant(self, name: str, seed: int) -> nn.Module:
+        shape = Shape(self.patch_size, self.dim, self.depth, self.heads)
+        cuts = Cuts(self.size, self.pattern, self.scale, self.keep)
+        return build_variant(name, lambda **changes: fresh(self.model, shape, self._pictures(), seed, **changes), cuts)
+
+    def _train(self, cell: Cell, bench: Workbench) -> Outcome:
+        data, seed = self._pictures(), int(cell.params["seed"])
+        model = self._variant(str(cell.params["variant"]), seed)
+        picture, _ = data.validation[0]
+        counts = count(model, picture[None])
+        watch = Stopwatch(torch.device(bench.device))
+        with suitable_threads(model, bench.device) as threads:
+            watch.start()
+            curves = train(
+                model,
+                data,
+                self._recipe(seed),
+                folder=bench.folder / "checkpoint",
+                note=bench.note,
+                device=bench.device,
+            )
+            watch.stop()
+            scores = evaluate(model, Feed(data.validation, torch.device(bench.device)))
+        save(model.cpu(), bench.folder / "model")
+        remove_checkpoints(bench.folder / "checkpoint")
+        result: dict[str, Json] = {
+            "top1": curves.top1[-1],
+            "top5": curves.top5[-1],
+            "peak_epoch": curves.peak_epoch,
+            "degradation": curves.degradation,
+            "n": len(data.validation),
+            "parameters": counts.parameters,
+            "unique_mlps": counts.unique_mlps,
+            "macs": counts.macs,
+            "macs_linear": counts.macs_linear,
+            "curves": curves.as_json(),
+            "correct": _bits(scores.correct),
+        }
+        seen = len(data.train) * self.epochs
+        measured: dict[str, Json] = {
+            "training_seconds": watch.seconds,
+            "training_images_per_second": seen / watch.seconds,
+        }
+        return Outcome(result, measured, {"threads": threads})
+
+    def _time(self, cell: Cell, bench: Workbench) -> Outcome:
+        """Images a second of a forward pass, the variants in turn, so that what slows the machine slows all alike."""
+        models = {name: self._variant(name, self.seed).eval().to(bench.device) for name in self.variants}
+        picture, _ = self._pictures().validation[0]
+        batch = 256 if picture.numel() <= 4096 else 16
+        generator = torch.Generator().manual_seed(self.seed)
+        images = torch.randn(batch, *picture.shape, generator=generator).to(bench.device)
+        speeds: dict[str, list[float]] = {name: [] for name in models}
+        rounds, watch = 15, Stopwatch(torch.device(bench.device))
+        with torch.inference_mode(), suitable_threads(models["baseline"], bench.device) as threads:
+            for turn in range(-2, rounds):
+                for name, model in models.items():
+                    watch.start()
+                    for _ in range(4):
+                        model(images)
+                    watch.stop()
+                    if turn >= 0:
+                        speeds[name].append(4 * batch / watch.seconds)
+                bench.note("images a second", (turn + 3) / (rounds + 2))
+        middle = {name: statistics.median(values) for name, values in speeds.items()}
+        result: dict[str, Json] = {"batch": batch, "rounds": rounds}
+        return Outcome(result, {"images_per_second": middle, "rounds": speeds}, {"threads": threads})
+
+    def _examined(self) -> nn.Module:
+        if self._vision is None:
+            assert self.vision is not None  # only asked for with one
+            model = load(self.vision)
+            parts = anatomy(model)
+            if parts.kind != "vision" or parts.head is None or isinstance(parts.head, nn.Identity):
+                raise InputError(
+                    f"{self.vision} makes no predictions about images",
+                    expected="a vision transformer with a classification head",
+                    cure="`deadweight depth` examines models without a head",
+                )
+            self._vision = model
+        return self._vision
+
+    def _cut_cell(self, vision: str) -> Cell:
+        data = self._pictures()
+        source = model_source(vision)
+        params: dict[str, Json] = {
+            "vision": vision, "images": self.images, "limit": self.limit, "dtype": self.dtype,
+            "trained": source.scheme != "embedded" and source.flag("pretrained", True),
+        }  # fmt: skip
+        sources = {"vision": fingerprint(self._examined()), "images": data.fingerprint}
+        seconds = 2 + len(data.validation) / 20
+        return Cell(self.kind, "cut", params, sources=sources, version=self.version, seconds=seconds)
+
+    def _cut(self, bench: Workbench) -> Outcome:
+        """A user's own model, cut two ways and not retrained."""
+        intact = self._examined().to(bench.device, torch_dtype(self.dtype))
+        data = self._pictures()
+        logits, labels = predictions(intact, data.validation, 64)
+        places = label_places(intact, data.classes, logits.shape[1])
+        truth = logits.argmax(1) if places is None else torch.tensor([places[label] for label in labels])
+        picture = data.validation[0][0][None].to(bench.device, torch_dtype(self.dtype))
+        cuts: dict[str, Json] = {}
+        notes: list[str] = []
+        if places is None:
+            notes.append(
+                f"the head tells {logits.shape[1]} classes apart and the images come in {len(data.classes)} others: "
+                "cuts are judged by how many of the intact model's predictions change"
+            )
+        surgeries: dict[str, Callable[[], nn.Module]] = {
+            "shallow": lambda: shallow_mlps(intact, 2 / 3, by="weight"),
+            "grouped": lambda: group_mlps(intact, 2),
+        }
+        for done, (name, surgery) in enumerate(surgeries.items(), start=1):
+            bench.note(f"{name}, not retrained", done / 3)
+            try:
+                cut = surgery()
+            except SurgeryError as problem:
+                notes.append(f"{name}: {problem.given}")
+                continue
+            answers, _ = predictions(cut, data.validation, 64)
+            cuts[name] = {"correct": _bits(answers.argmax(1) == truth), **count(cut, picture).as_json()}
+        result: dict[str, Json] = {
+            "measure": "agreement" if places is None else "accuracy",
+            "n": len(data.validation),
+            "intact": {"correct": _bits(logits.argmax(1) == truth), **count(intact, picture).as_json()},
+            "cuts": cuts,
+        }
+        return Outcome(result, context={"notes": notes})
+
+
+def _bits(right: torch.Tensor) -> str:
+    """One character an item: a record stays small and can be read."""
+    return "".join("1" if value else "0" for value in right.tolist())

@@ -1,0 +1,253 @@
+"""The mlp study: plan, small runs from training to page, findings that follow from the records."""
+
+import json
+import math
+import statistics
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from pydantic import ValidationError
+from scipy import stats
+
+import deadweight.studies
+from deadweight.data import load_images
+from deadweight.errors import InputError
+from deadweight.lab import Cell, Record, Records, Store, run_cells
+from deadweight.models import load
+from deadweight.studies.mlp import MlpStudy
+from deadweight.studies.mlp_models import Cuts, Shape, build_variant, fresh, patch_for
+from deadweight.surgery import save
+
+TINY = {"limit": 60, "epochs": 2, "dim": 16, "depth": 2, "heads": 2, "patch_size": 4, "seeds": (0, 1)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Models this small only wait for a second thread."""
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(2)
+
+
+def run(study, folder):
+    store = Store(folder)
+    cells = study.cells()
+    run_cells(cells, study.run, store)
+    found = [store.record(cell) for cell in cells]
+    assert None not in found, [path.read_text() for path in folder.rglob("attempts/*.json")]
+    return Records(found), store
+
+
+def test_the_plan_is_a_grid_and_one_timing():
+    cells = MlpStudy(**TINY).cells()
+    grid = [(cell.params["variant"], cell.params["seed"]) for cell in cells if cell.kind == "train"]
+    assert grid == [(name, seed) for seed in (0, 1) for name in ("baseline", "grouped", "shallow")]
+    assert [cell.kind for cell in cells if cell.exclusive] == ["time"]
+    assert len({cell.key for cell in cells}) == len(cells)
+    moved = MlpStudy(**TINY, seed=10).cells()
+    assert [cell.params["seed"] for cell in moved if cell.kind == "train"] == [10] * 3 + [11] * 3
+
+
+def test_from_training_to_the_page(tmp_path):
+    study = MlpStudy(**TINY)
+    records, store = run(study, tmp_path / "one")
+    again, _ = run(study, tmp_path / "two")
+    assert [record.result for record in records] == [record.result for record in again]
+    for record in records.where(kind="train"):
+        model = load(f"file:{store.folder_of(record.key) / 'model'}")
+        data = load_images("embedded:digits", limit=60)
+        with torch.inference_mode():
+            right = [
+                int(model(image[None]).argmax()) == label for image, label in (data.validation[i] for i in range(60))
+            ]
+        assert record.result["correct"] == "".join("01"[hit] for hit in right)
+        assert record.result["top1"] == pytest.approx(np.mean(right))
+        assert record.result["parameters"] == sum(weight.numel() for weight in model.parameters())
+        assert not (store.folder_of(record.key) / "checkpoint").exists()
+    assert [record.result["unique_mlps"] for record in records.where(kind="train", seed=0)] == [2, 1, 2]
+    findings = study.judge(records)
+    assert [finding.id for finding in findings] == [
+        "mlp-grouped", "mlp-shallow", "mlp-grouped-late", "mlp-shallow-late", "mlp-grouped-speed", "mlp-shallow-speed",
+    ]  # fmt: skip
+    assert [finding.verdict is None for finding in findings] == [False, False, True, True, True, True]
+    (section,) = study.sections(records)
+    assert list(section.tables[0].frame["model"]) == ["baseline", "grouped", "shallow"]
+    assert all(figure.chart.to_dict() for figure in section.figures)
+    json.dumps([record.as_json() for record in records], allow_nan=False)
+
+
+def recorded(top1, kind="train"):
+    """Records as training would leave them, with chosen accuracies: {variant: [one a seed]}."""
+    made = []
+    for name, values in top1.items():
+        for seed, value in enumerate(values):
+            result = {
+                "top1": value, "top5": 1.0, "peak_epoch": 1, "degradation": 0.0, "n": 1000,
+                "parameters": 300 if name == "baseline" else 200, "unique_mlps": 6, "macs": 10,
+                "curves": {"train_loss": [1.0], "top1": [value], "top5": [1.0], "ema_top1": []},
+            }  # fmt: skip
+            made.append(Record(Cell("mlp", kind, {"variant": name, "seed": seed, "images": "x:y"}), result, {}, {}))
+    return Records(made)
+
+
+BASE = [0.970, 0.975, 0.972, 0.968, 0.971]
+
+
+@pytest.mark.parametrize(
+    ("lost", "verdict"),
+    [
+        ([0.001, -0.001, 0.0, 0.001, 0.0], "dead weight"),
+        ([0.05, 0.06, 0.055, 0.05, 0.052], "needed"),
+        ([0.0, 0.03, -0.02, 0.03, 0.01], "undecided"),
+    ],
+    ids=["nothing lost", "five points lost", "nobody can tell"],
+)
+def test_the_verdict_is_the_paired_t_tests(lost, verdict):
+    after = [one - gone for one, gone in zip(BASE, lost, strict=True)]
+    findings = {f.id: f for f in MlpStudy().judge(recorded({"baseline": BASE, "shallow": after}))}
+    found = findings["mlp-shallow"]
+    assert found.verdict == verdict
+    half = stats.t.ppf(0.975, 4) * statistics.stdev(lost) / math.sqrt(5)
+    assert found.estimate == pytest.approx(statistics.fmean(lost))
+    assert found.high - found.estimate == pytest.approx(half, rel=0.05)
+    assert "33% of the parameters" in found.claim
+
+
+def test_one_seed_settles_nothing():
+    findings = MlpStudy().judge(recorded({"baseline": [0.97], "grouped": [0.97]}))
+    assert findings[0].verdict == "undecided"
+    assert MlpStudy().sections(recorded({"baseline": [0.97], "grouped": [0.97]}))
+
+
+def test_the_baseline_alone_and_nothing_at_all():
+    assert not MlpStudy().findings(recorded({"baseline": BASE}))
+    assert MlpStudy().sections(recorded({"baseline": BASE}))
+    assert MlpStudy().sections(Records([])) == []
+    assert MlpStudy().findings(recorded({"grouped": BASE})) == []
+
+
+def test_variants_are_the_papers():
+    data = load_images("embedded:digits", limit=40)
+    shape = Shape(4, 16, 4, 2)
+    built = {
+        name: build_variant(name, lambda **changes: fresh(None, shape, data, 3, **changes), Cuts())
+        for name in ("baseline", "grouped", "shallow", "thin")
+    }
+    base = built["baseline"].blocks
+    torch.testing.assert_close(built["grouped"].blocks[1].mlp.fc1.weight, base[0].mlp.fc1.weight * 2**-0.5)
+    assert torch.equal(built["shallow"].blocks[1].mlp.fc2.weight, base[1].mlp.fc2.weight[:, :32])
+    sizes = {name: sum(weight.numel() for weight in model.parameters()) for name, model in built.items()}
+    assert sizes["thin"] == sizes["shallow"] < sizes["baseline"]
+    assert built["grouped"].blocks[0].attn is not built["grouped"].blocks[1].attn
+
+
+def test_the_first_layer_starts_as_if_images_were_standardised():
+    data = load_images("embedded:digits")
+    images = torch.stack([data.train[index][0] for index in range(len(data.train))])
+    plain = timm.create_model(
+        "vit_tiny_patch16_224", img_size=8, patch_size=4, in_chans=1, num_classes=10, embed_dim=16, depth=2,
+        num_heads=2, weight_init="jax",
+    )  # fmt: skip
+    ours = fresh(None, Shape(4, 16, 2, 2), data, 0)
+    plain.load_state_dict(ours.state_dict())
+    with torch.no_grad():
+        plain.patch_embed.proj.weight.mul_(images.std())
+        plain.patch_embed.proj.bias.zero_()
+        expected = plain.patch_embed((images[:9] - images.mean()) / images.std())
+        torch.testing.assert_close(ours.patch_embed(images[:9]), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "patch"), [((8, 8), 2), ((28, 28), 7), ((32, 32), 8), ((9, 6), 3), ((7, 7), 7)])
+def test_patches(size, patch):
+    assert patch_for(size) == patch
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Three classes of coloured pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for place, name in enumerate(("blue", "green", "red")):
+        (folder / name).mkdir()
+        for number in range(10):
+            pixels = generator.integers(0, 80, (16, 16, 3), dtype=np.uint8)
+            pixels[..., 2 - place] += 150
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+def saved_vit(folder, classes):
+    torch.manual_seed(0)
+    model = load(
+        "timm:vit_tiny_patch16_224", pretrained=False, img_size=16, patch_size=8, num_classes=classes, embed_dim=24,
+        depth=4, num_heads=2,
+    )  # fmt: skip
+    save(model, folder)
+    return f"file:{folder}"
+
+
+@pytest.mark.parametrize(("classes", "measure"), [(3, "accuracy"), (7, "agreement")])
+def test_a_users_own_model_is_cut_and_not_retrained(classes, measure, pictures, tmp_path):
+    study = MlpStudy(vision=saved_vit(tmp_path / "mine", classes), images=f"folder:{pictures}")
+    records, _ = run(study, tmp_path / "out")
+    (record,) = records
+    assert record.cell.kind == "cut"
+    result = record.result
+    assert result["measure"] == measure
+    assert set(result["cuts"]) == {"shallow", "grouped"}
+    assert result["cuts"]["grouped"]["unique_mlps"] == 2
+    assert result["cuts"]["shallow"]["parameters"] < result["intact"]["parameters"]
+    if measure == "agreement":
+        assert set(result["intact"]["correct"]) == {"1"}
+    findings = study.judge(records)
+    assert [finding.id for finding in findings] == ["mlp-cut-shallow", "mlp-cut-grouped"]
+    assert all(finding.verdict for finding in findings)
+    lost = np.mean([int(bit) for bit in result["intact"]["correct"]]) - np.mean(
+        [int(bit) for bit in result["cuts"]["shallow"]["correct"]]
+    )
+    assert findings[0].estimate == pytest.approx(lost)
+    (section,) = study.sections(records)
+    assert all(figure.chart.to_dict() for figure in section.figures)
+
+
+def test_untrained_weights_get_no_verdict(pictures, tmp_path):
+    source = "timm:test_vit?pretrained=false"
+    study = MlpStudy(vision=source, images=f"folder:{pictures}")
+    records, _ = run(study, tmp_path)
+    assert [finding.verdict for finding in study.judge(records)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"variants": ("grouped",)},
+        {"variants": ("baseline", "baseline")},
+        {"seeds": ()},
+        {"variants": ("baseline", "wide")},
+        {"recipe": {"lr": -1}},
+        {"recipe": {"learning": 1}},
+        {"keep": 0.0},
+        {"epochs": 0},
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense(wrong):
+    with pytest.raises((ValidationError, InputError)):
+        MlpStudy(**wrong)
+
+
+def test_a_model_that_cannot_be_sized_is_refused():
+    with pytest.raises(InputError, match="cannot be sized"):
+        MlpStudy(model="hf:some/model").cells()
+
+
+def test_the_packaged_study_is_the_audits():
+    from importlib.resources import files
+
+    text = yaml.safe_load((files(deadweight.studies) / "mini-2512.01059.yaml").read_text(encoding="utf-8"))
+    assert text.pop("study") == "mlp"
+    assert MlpStudy(**text) == MlpStudy.for_audit()
