@@ -56,9 +56,9 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """What a progress bar shows."""
-        values = [str(value) for value in self.params.values() if isinstance(value, (str, int, float, bool))]
-        return " ".join([self.study, self.kind, *values])[:72]
+        """What a progress bar shows: study, kind, and the first two coordinates, which a study names first."""
+        values = [str(value) for value in self.params.values() if isinstance(value, (str, int, float))]
+        return " ".join([self.study, self.kind, *values[:2]])
 
     @classmethod
     def from_json(cls, identity: Mapping[str, Json]) -> Cell:

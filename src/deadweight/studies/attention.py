@@ -18,6 +18,7 @@ from deadweight.models.gpt2 import GPT2, GPT2Config
 from deadweight.report import Section
 from deadweight.studies import attention_findings, attention_page
 from deadweight.studies.attention_timing import time_mechanisms
+from deadweight.studies.mlp_models import suitable_threads
 from deadweight.studies.study import Study
 from deadweight.training.language import VALIDATION_WINDOWS, train_language
 
@@ -61,7 +62,7 @@ class AttentionStudy(Study):
     @classmethod
     def for_audit(cls) -> AttentionStudy:
         """The settings of the audit: about a minute on two cores."""
-        return cls(steps=240, batch=2, seeds=(0,), rounds=5)
+        return cls(steps=220, batch=2, seeds=(0,), rounds=5)
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -137,20 +138,21 @@ class AttentionStudy(Study):
             torch.manual_seed(want["seed"])
             model = GPT2(shape, lambda _: _causal(want["mechanism"], shape.width, shape.heads, want["options"]))
         watch = Stopwatch(torch.device(bench.device))
-        watch.start()
-        run = train_language(
-            model.to(bench.device),
-            text.train,
-            text.validation,
-            steps=want["steps"],
-            batch=want["batch"],
-            length=want["length"],
-            lr=want["lr"],
-            seed=want["seed"],
-            windows=want["windows"],
-            note=bench.note,
-        )
-        watch.stop()
+        with suitable_threads(model, bench.device) as threads:
+            watch.start()
+            run = train_language(
+                model.to(bench.device),
+                text.train,
+                text.validation,
+                steps=want["steps"],
+                batch=want["batch"],
+                length=want["length"],
+                lr=want["lr"],
+                seed=want["seed"],
+                windows=want["windows"],
+                note=bench.note,
+            )
+            watch.stop()
         attention: Any = model.blocks[0].attention
         result = {
             "losses": list(run.losses),
@@ -159,7 +161,7 @@ class AttentionStudy(Study):
             "parameters": sum(p.numel() for p in model.parameters()),
             "tokens": want["steps"] * want["batch"] * want["length"],
         }
-        return Outcome(result, {"train_seconds": watch.seconds}, {"kernel": attention.kernel})
+        return Outcome(result, {"train_seconds": watch.seconds}, {"kernel": attention.kernel, "threads": threads})
 
     def _time(self, cell: Cell, bench: Workbench) -> Outcome:
         want = cell.params

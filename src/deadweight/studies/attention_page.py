@@ -177,7 +177,8 @@ def _costs(timed: Sequence[Record]) -> Table | None:
         return None
     caption = (
         "One layer, forward and backward. MACs are those of the products between activations in the forward pass; "
-        "memory is what the process grew by in a round of its own; a dash is not measured."
+        "memory is what the process grew by in a round of its own, beyond what it could use again; a dash is not "
+        "measured."
     )
     return Table("Cost of a layer", pd.DataFrame(rows), caption)
 

@@ -6,11 +6,6 @@ import math
 
 from deadweight.lab import Estimate, Finding, Record, Records, accuracy_loss, bootstrap_mean, paired_t
 
-DID = {
-    "grouped": "Sharing each MLP between neighbouring blocks",
-    "shallow": "Cutting every MLP to part of its width before training",
-    "thin": "Building every MLP narrower from the start",
-}
 CUT = {
     "grouped": "Letting every two neighbouring blocks share the first one's MLP, without retraining,",
     "shallow": "Keeping the two thirds of each MLP's units with the largest weights, without retraining,",
@@ -56,6 +51,19 @@ def change(value: float) -> str:
     return f"costs {shown}" if value > 0 else f"gains {shown}" if value < 0 else "changes nothing: 0.0 points"
 
 
+def did(name: str, record: Record) -> str:
+    """What was done to make a variant, as the start of a sentence."""
+    params = record.cell.params
+    width = f"{params.get('keep', 0.5):.0%} of its width"
+    if name == "shallow":
+        return f"Cutting every MLP to {width} before training"
+    if name == "thin":
+        return f"Building every MLP at {width}"
+    size, pattern = params.get("size", 2), params.get("pattern", "adjacent")
+    blocks = f"{size} neighbouring blocks" if pattern == "adjacent" else f"{size} blocks ({pattern})"
+    return f"Sharing each MLP between {blocks}"
+
+
 def share_removed(before: Record, after: Record) -> float:
     return 1 - float(after.result["parameters"]) / float(before.result["parameters"])
 
@@ -65,7 +73,7 @@ def _accuracy(records: Records, name: str, margin: float, command: str) -> Findi
     estimate = loss(records, name, margin)
     removed = share_removed(*both[0])
     claim = (
-        f"{DID[name]} removes {removed:.0%} of the parameters and {change(estimate.value)} of accuracy "
+        f"{did(name, both[0][1])} removes {removed:.0%} of the parameters and {change(estimate.value)} of accuracy "
         f"({_mean(both, 0):.1%} before, {_mean(both, 1):.1%} after; {_seeds(len(both))})."
     )
     return Finding.of(
