@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+import os
 import re
 import signal
 import sys
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from deadweight import __version__
 from deadweight.errors import DeadweightError, InputError
@@ -335,12 +338,17 @@ def _print_findings(findings: Findings) -> None:
     colours = {"dead weight": "green", "needed": "red", "undecided": "yellow", None: "cyan"}
     for study in dict.fromkeys(finding.study for finding in findings):
         console.print(f"\n[bold]{study}[/]")
+        rows = Table.grid(padding=(0, 2))
         for finding in (finding for finding in findings if finding.study == study):
-            console.print(f"  [{colours[finding.verdict]}]{finding.verdict or 'measured':<11}[/] ", end="")
-            console.print(finding.claim, markup=False, highlight=False)
+            verdict = finding.verdict or "measured"
+            rows.add_row(f"  [{colours[finding.verdict]}]{verdict}[/]", Text(finding.claim))
+            if not console.is_terminal:  # a log keeps a finding on one line
+                print(f"  {verdict:<11}  {finding.claim}")
+        if console.is_terminal:
+            console.print(rows)
     for name, reason in findings.skipped:
         console.print(f"\n[bold]{name}[/] skipped: ", end="")
-        console.print(reason, markup=False, highlight=False)
+        console.print(reason, markup=False, highlight=False, soft_wrap=True)
     if findings.failed:
         console.print(f"\n[red]{findings.failed} cells lack their record[/]; the same command tries them again")
     if findings.page is not None:
@@ -360,6 +368,7 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; ends the process with the exit code of what happened."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when a library imports tqdm: our progress is the one to watch
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(arguments, exit_on_error=False, result_action="return_value")

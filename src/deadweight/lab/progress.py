@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from deadweight.lab.cell import Cell
@@ -67,8 +68,8 @@ class Watch:
         if self._all is not None:
             self._bars.update(self._all, completed=self._done)
         mark = "[green]done[/]" if error is None else "[red]failed[/]"
-        self.console.print(
-            f"{self._done:>3}/{self._total} {mark} {cell.label}  [dim]{seconds:.1f} s[/]", highlight=False
-        )
+        line = f"{self._done:>3}/{self._total} {mark} {escape(cell.label)}  [dim]{seconds:.1f} s[/]"
+        self.console.print(line, highlight=False, soft_wrap=True)
         if error is not None:
-            self.console.print(f"      {error.splitlines()[0]}", style="red", markup=False, highlight=False)
+            said = f"      {error.splitlines()[0]}"
+            self.console.print(said, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -55,6 +55,7 @@ def examine() -> list[Check]:
     told = ", ".join(f"{value}" for name, value in facts.items() if name in {"cpu", "cores", "memory"})
     checks = [Check("machine", True, told), _accelerator(), _language(), _disk()]
     checks += [
-        Check(f"energy: {source.name}", source.available, source.found, source.cure) for source in energy_sources()
+        Check(f"energy: {source.name}", source.available, source.reason or source.provenance, source.cure)
+        for source in energy_sources()
     ]
     return checks

@@ -40,7 +40,9 @@ class IclStudy(Study):
     language: str = Field(default=SMOLLM2, description="source of the language model")
     tasks: tuple[str, ...] = Field(default=TASKS, min_length=1, description="sources of the classification tasks")
     k: tuple[int, ...] = Field(default=(2, 4, 8, 16), min_length=1, description="numbers of demonstrations")
-    seeds: int = Field(default=5, gt=0, description="how many sets of demonstrations are drawn")
+    seeds: tuple[int, ...] = Field(
+        default=(0, 1, 2, 3, 4), min_length=1, description="a set of demonstrations for each"
+    )
     conditions: tuple[str, ...] = Field(default=CONDITIONS, description=f"some of {', '.join(CONDITIONS)}")
 
     _kept: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -54,7 +56,7 @@ class IclStudy(Study):
     @classmethod
     def for_audit(cls, **options: Any) -> IclStudy:
         """The study as the audit runs it: small enough for a minute on two cores; `options` win."""
-        small: dict[str, Any] = {"tasks": TASKS[:3], "k": (2, 4, 8), "seeds": 2, "limit": 24}
+        small: dict[str, Any] = {"tasks": TASKS[:3], "k": (2, 4, 8), "seeds": (0, 1), "limit": 24}
         return cls(**{**small, **options})
 
     def cells(self) -> list[Cell]:
@@ -64,13 +66,13 @@ class IclStudy(Study):
         if len(set(names)) < len(names):
             raise InputError(f"tasks {names}", expected="each task once")
         for task in tasks:
-            check_task(task, self.k, self.conditions, range(self.seeds), self.seed, self.limit)
+            check_task(task, self.k, self.conditions, self.seeds, self.seed, self.limit)
         model = _digest(Path(language.name)) or language.text
         return [
             _cell(task, source, seed, self.k, self.conditions, self.limit, self.seed, self.dtype,
                   {"language": model, "task": task.digest}, {"language": self.language})
             for source, task in zip(self.tasks, tasks, strict=True)
-            for seed in range(self.seeds)
+            for seed in self.seeds
         ]  # fmt: skip
 
     def run(self, cell: Cell, bench: Workbench) -> Outcome:
@@ -94,7 +96,7 @@ class IclStudy(Study):
     def command(self) -> str:
         """What a person types to see the study again."""
         options = [f"--language {self.language}", *(f"--tasks {task}" for task in self.tasks)]
-        options += [*(f"--k {k}" for k in self.k), f"--seeds {self.seeds}", f"--seed {self.seed}"]
+        options += [*(f"--k {k}" for k in self.k), *(f"--seeds {one}" for one in self.seeds), f"--seed {self.seed}"]
         options += [f"--limit {self.limit}"] if self.limit else []
         return " ".join(["deadweight icl", *options])
 

@@ -166,7 +166,7 @@ def _course_figure(table: pd.DataFrame) -> list[Figure]:
     shown = table[table["condition"] != ZERO_SHOT]
     if shown["k"].nunique() < 2:
         return []
-    frame = shown.groupby(["condition", "k"], sort=False, as_index=False)["truth alignment"].mean()
+    frame = shown.groupby(["condition", "k"], sort=False)["truth alignment"].mean().reset_index()
     prior = table[table["condition"] == ZERO_SHOT]["truth alignment"]
     chart = charts.line(
         frame, "k", "truth alignment", color="condition", x_title="demonstrations", y_title="accuracy",
