@@ -12,11 +12,10 @@ import torch
 
 def where(dtype: str = "float32") -> str:
     """The line every figure is quoted with."""
-    from deadweight.meters import machine
+    from deadweight.meters import described, machine
 
-    facts = machine()
     software = f"torch {torch.__version__}, Python {platform.python_version()}"
-    return f"{facts['cpu']}, {torch.get_num_threads()} threads, {software}, {dtype}"
+    return f"{described(machine())}, {torch.get_num_threads()} threads, {software}, {dtype}"
 
 
 def ratio(

@@ -88,6 +88,7 @@ def audit(
     images: str | None = None,
     language: str | None = None,
     tasks: list[str] | None = None,
+    studies: list[str] | None = None,
     common: Common | None = None,
 ) -> int:
     """Run the four studies and say what is dead weight.
@@ -102,11 +103,12 @@ def audit(
         images: labelled images: embedded:digits, folder:PATH with class folders, hf:DATASET.
         language: your causal language model: hf:FOLDER, hf:REPO, gguf:PATH.
         tasks: classification tasks: embedded:sentiment, csv:PATH?text=COLUMN&label=COLUMN …; may be repeated.
+        studies: which of mlp, depth, icl, attention to run; may be repeated; default: all four.
     """
     from deadweight.studies import build_study
 
     common = common or Common()
-    given = _given(vision=vision, images=images, language=language, tasks=tasks)
+    given = _given(vision=vision, images=images, language=language, tasks=tasks, studies=studies)
     return _run(build_study("audit", {**given, **common.options()}), common, Path("audit"))
 
 

@@ -3,7 +3,7 @@
 from deadweight.meters.counters import EnergySource, energy_devices, energy_sources
 from deadweight.meters.energy import EnergyDevice, EnergyMeter, ModelledEnergy, NullEnergy, ReplayEnergy
 from deadweight.meters.flops import Counts, count
-from deadweight.meters.machine import machine, machine_peak
+from deadweight.meters.machine import described, machine, machine_peak
 from deadweight.meters.measure import Cost, measure
 from deadweight.meters.reading import Reading
 
@@ -18,6 +18,7 @@ __all__ = [
     "Reading",
     "ReplayEnergy",
     "count",
+    "described",
     "energy_devices",
     "energy_sources",
     "machine",

@@ -6,7 +6,9 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -21,6 +23,7 @@ def machine() -> dict[str, str | int | None]:
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": processor(),
+        "vector": torch.backends.cpu.get_cpu_capability(),
         "cores": psutil.cpu_count(logical=False),
         "logical_cores": psutil.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -30,6 +33,13 @@ def machine() -> dict[str, str | int | None]:
         "threads": torch.get_num_threads(),
         "accelerator": None if place is None else f"{place.type}: {_name(place)}",
     }
+
+
+def described(facts: Mapping[str, Any]) -> str:
+    """A machine in one line, from :func:`machine` or from a record's context."""
+    memory = f"{facts['memory_bytes'] / 2**30:.0f} GiB"
+    parts = [f"{facts['processor']} ({facts['vector']})", f"{facts['cores']} cores", memory, facts["accelerator"]]
+    return ", ".join(str(part) for part in parts if part)
 
 
 def processor() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
 
@@ -30,6 +30,10 @@ class AuditStudy(Study):
     images: str = Field(default="embedded:digits", description="labelled images")
     language: str = Field(default=_LANGUAGE, description="a causal language model to examine")
     tasks: tuple[str, ...] = Field(default=(), description="classification tasks; default: the embedded ones")
+
+    studies: tuple[Literal["mlp", "depth", "icl", "attention"], ...] = Field(
+        default=("mlp", "depth", "icl", "attention"), min_length=1, description="which of the four to run"
+    )
 
     _skipped: list[tuple[str, str]] = PrivateAttr(default_factory=list)
     _parts: dict[str, Study] = PrivateAttr(default_factory=dict)
@@ -68,12 +72,21 @@ class AuditStudy(Study):
     def cells(self) -> list[Cell]:
         parts = self.parts()
         self._skipped.clear()
-        language = self._language_cells(parts["icl"])
-        mlp = parts["mlp"].cells()
-        if self.vision is None:
-            trained = next(cell for cell in mlp if cell.kind == "train" and cell.params["variant"] == "baseline")
-            parts["depth"] = _sized(parts["depth"], model_cell=trained.key)
-        return [*mlp, *parts["depth"].cells(), *language, *parts["attention"].cells()]
+        plan: dict[str, list[Cell]] = {}
+        if "mlp" in self.studies or ("depth" in self.studies and self.vision is None):
+            plan["mlp"] = parts["mlp"].cells()
+        if "depth" in self.studies:
+            if self.vision is None:
+                trained = next(c for c in plan["mlp"] if c.kind == "train" and c.params["variant"] == "baseline")
+                parts["depth"] = _sized(parts["depth"], model_cell=trained.key)
+                if "mlp" not in self.studies:
+                    plan["mlp"] = [trained]
+            plan["depth"] = parts["depth"].cells()
+        if "icl" in self.studies:
+            plan["icl"] = self._language_cells(parts["icl"])
+        if "attention" in self.studies:
+            plan["attention"] = parts["attention"].cells()
+        return [cell for cells in plan.values() for cell in cells]
 
     def _language_cells(self, icl: Study) -> list[Cell]:
         """The icl cells; none, with the reason told, where the embedded default is not installed."""

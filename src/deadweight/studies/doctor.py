@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from deadweight.errors import SourceError
-from deadweight.meters import energy_sources, machine
+from deadweight.meters import described, energy_sources, machine
 from deadweight.models.embedded import SMOLLM2, language_source
 from deadweight.source import parse_source
 
@@ -51,9 +51,7 @@ def _disk() -> Check:
 
 def examine() -> list[Check]:
     """All checks, in the order they are told."""
-    facts = machine()
-    told = ", ".join(f"{value}" for name, value in facts.items() if name in {"cpu", "cores", "memory"})
-    checks = [Check("machine", True, told), _accelerator(), _language(), _disk()]
+    checks = [Check("machine", True, described(machine())), _accelerator(), _language(), _disk()]
     checks += [
         Check(f"energy: {source.name}", source.available, source.reason or source.provenance, source.cure)
         for source in energy_sources()

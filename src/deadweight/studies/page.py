@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deadweight.lab import Records
+from deadweight.meters import described
 from deadweight.report import write_page
 from deadweight.studies.study import Study
 
@@ -16,13 +17,9 @@ def facts(records: Records) -> dict[str, str]:
     if not len(records):
         return {}
     context: Any = records[0].context
-    machine = context.get("machine", {})
     versions = ", ".join(f"{name} {version}" for name, version in context.get("versions", {}).items() if version)
     told = {
-        "Processor": machine.get("cpu"),
-        "Cores": machine.get("cores"),
-        "Memory": machine.get("memory"),
-        "Accelerator": machine.get("accelerator") or "none",
+        "Machine": described(context["machine"]),
         "Threads": context.get("threads"),
         "Python": context.get("python"),
         "Versions": versions,
