@@ -23,12 +23,19 @@ from deadweight.studies.study import Study
 from deadweight.training.language import VALIDATION_WINDOWS, train_language
 
 EIGHT = ("eager", "sdpa", "flash", "gqa", "sliding_window", "linear", "lsh", "mla")
-# At the sizes of this study the defaults would hide what the mechanisms are about: a window longer than the text, as
-# many groups as heads, more buckets than a sequence fills.
-SMALL: dict[str, dict[str, Json]] = {
+# On the short sequences of a small training run the defaults would hide what the mechanisms are about: a window longer
+# than the text, as many groups as heads, more buckets than a sequence fills.
+TRAINED: dict[str, dict[str, Json]] = {
     "gqa": {"groups": 2},
-    "sliding_window": {"window": 64},
-    "lsh": {"buckets": 16, "rounds": 2, "window": 32},
+    "sliding_window": {"window": 32},
+    "lsh": {"buckets": 8, "rounds": 2, "window": 16},
+    "mla": {"rope_dim": 8},
+}
+TIMED: dict[str, dict[str, Json]] = {
+    "gqa": {"groups": 2},
+    "sliding_window": {"window": 256},
+    "lsh": {"buckets": 64, "rounds": 4, "window": 64},
+    "mla": {"rope_dim": 16},
 }
 
 
@@ -43,26 +50,26 @@ class AttentionStudy(Study):
         default_factory=dict, description="options by mechanism, e.g. {sliding_window: {window: 128}}"
     )
     text: str = Field(default="embedded:stdlib", description="what the small GPT-2 learns, a token a byte")
-    steps: int = Field(default=300, gt=0, description="training steps of each mechanism")
-    batch: int = Field(default=4, gt=0, description="sequences a training step")
-    length: int = Field(default=256, gt=0, description="tokens of a training sequence")
-    dim: int = Field(default=128, gt=0, description="width of the small GPT-2")
+    steps: int = Field(default=200, gt=0, description="training steps of each mechanism")
+    batch: int = Field(default=2, gt=0, description="sequences a training step")
+    length: int = Field(default=128, gt=0, description="tokens of a training sequence")
+    dim: int = Field(default=64, gt=0, description="width of the small GPT-2")
     depth: int = Field(default=2, gt=0, description="blocks of the small GPT-2")
     heads: int = Field(default=4, gt=0, description="attention heads of the small GPT-2")
-    lr: float = Field(default=3e-3, gt=0, description="highest learning rate")
+    lr: float = Field(default=2e-3, gt=0, description="highest learning rate")
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="one training run a mechanism and seed")
     timing_lengths: tuple[int, ...] = Field(default=(256, 1024, 2048), description="tokens of the timed layers")
-    timing_dim: int = Field(default=256, gt=0, description="width of the timed layers")
+    timing_dim: int = Field(default=128, gt=0, description="width of the timed layers")
     timing_heads: int = Field(default=4, gt=0, description="attention heads of the timed layers")
     timing_batch: int = Field(default=1, gt=0, description="sequences in the timed layers")
-    rounds: int = Field(default=9, ge=3, description="timed rounds, all mechanisms in each")
+    rounds: int = Field(default=5, ge=3, description="timed rounds, all mechanisms in each")
 
     _text: TextData | None = PrivateAttr(default=None)
 
     @classmethod
     def for_audit(cls) -> AttentionStudy:
-        """The settings of the audit: about a minute on two cores."""
-        return cls(steps=220, batch=2, seeds=(0,), rounds=5)
+        """The settings of the audit, which are the defaults: about a minute."""
+        return cls()
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -74,17 +81,17 @@ class AttentionStudy(Study):
             raise ValueError("timing_lengths must be positive")
         return self
 
-    def options_of(self, name: str) -> dict[str, Json]:
-        """The options a mechanism is built with here."""
-        return {**SMALL.get(name, {}), **self.mechanism_options.get(name, {})}
+    def options_of(self, name: str, small: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
+        """The options a mechanism is built with: those of this size, and over them what the user asks for."""
+        return {**small.get(name, {}), **self.mechanism_options.get(name, {})}
 
     def cells(self) -> list[Cell]:
         """One training cell a mechanism and seed, one timing cell a length; refuses what cannot be built."""
         for name in (*self.mechanisms, *self.mechanism_options):
             MECHANISMS.get(name)
-        for dim, heads in ((self.dim, self.heads), (self.timing_dim, self.timing_heads)):
-            for name in self.mechanisms:
-                _causal(name, dim, heads, self.options_of(name))
+        for name in self.mechanisms:
+            _causal(name, self.dim, self.heads, self.options_of(name, TRAINED))
+            _causal(name, self.timing_dim, self.timing_heads, self.options_of(name, TIMED))
         text = self._bytes()
         short = min(len(text.train), len(text.validation))
         if short <= self.length:
@@ -98,10 +105,10 @@ class AttentionStudy(Study):
             Cell(
                 "attention",
                 "train",
-                {"mechanism": name, "seed": self.seed + seed, "options": self.options_of(name), **training},
+                {"mechanism": name, "seed": self.seed + seed, "options": self.options_of(name, TRAINED), **training},
                 sources={"text": text.fingerprint},
                 version=self.version,
-                seconds=2 + macs / 1.5e10,
+                seconds=1 + 0.008 * self.steps + macs / 3e10,
             )
             for name in self.mechanisms
             for seed in self.seeds
@@ -120,7 +127,7 @@ class AttentionStudy(Study):
                 "dtype": self.dtype,
                 "rounds": self.rounds,
                 "seed": self.seed,
-                "mechanisms": {name: self.options_of(name) for name in self.mechanisms},
+                "mechanisms": {name: self.options_of(name, TIMED) for name in self.mechanisms},
             },
             version=self.version,
             exclusive=True,
@@ -175,9 +182,12 @@ class AttentionStudy(Study):
         dtype = torch_dtype(want["dtype"])
         placed = {name: layer.to(bench.device, dtype) for name, layer in layers.items()}
         reference = attention_findings.reference(list(placed))
-        return time_mechanisms(
-            placed, x_BTC.to(bench.device, dtype), want["rounds"], reference=reference, note=bench.note
-        )
+        with suitable_threads(placed[reference], bench.device) as threads:
+            outcome = time_mechanisms(
+                placed, x_BTC.to(bench.device, dtype), want["rounds"], reference=reference, note=bench.note
+            )
+        outcome.context["threads"] = threads
+        return outcome
 
     def findings(self, records: Records) -> list[Finding]:
         return attention_findings.findings(records, margin=self.margin)

@@ -21,7 +21,7 @@ NAMES = {
     "sliding_window": "sliding-window attention",
     "linear": "linear attention",
     "lsh": "LSH attention",
-    "mla": "latent attention (MLA)",
+    "mla": "latent attention (MLA, which brings rotary positions)",
 }
 
 
@@ -126,12 +126,11 @@ def _quality(records: Records, margin: float) -> list[Finding]:
             continue
         change = loss_increase(before, after, margin)
         verdict = len(shared) >= ENOUGH_SEEDS
-        direction = "higher" if change.value > 0 else "lower"
         steps = before[0].cell.params["steps"]
         beyond = "" if verdict else f" (the interval covers held-out text, not other than {_count(shared)})"
         claim = (
-            f"Trained for {steps} steps with {named(name, after[0].cell.params['options'])} in place of {named(base)}, "
-            f"a small GPT-2 ends with a held-out loss {abs(change.value):.1%} {direction}{beyond}."
+            f"Replacing {named(base)} by {named(name, after[0].cell.params['options'])} makes the held-out loss of a "
+            f"small GPT-2 {_changed(change.value)} after {steps} training steps{beyond}."
         )
         told.append(
             Finding.of(
@@ -140,6 +139,11 @@ def _quality(records: Records, margin: float) -> list[Finding]:
             )
         )  # fmt: skip
     return told
+
+
+def _changed(share: float) -> str:
+    digits = 1 if abs(share) >= 0.0005 else 2
+    return f"{abs(share):.{digits}%} {'higher' if share > 0 else 'lower'}"
 
 
 def _count(seeds: set[int]) -> str:
@@ -180,9 +184,19 @@ def _cache(record: Record) -> list[Finding]:
         f"After {length:,} tokens {named(name, options)} keeps {facts[name]['cache_bytes']:,} bytes a layer for "
         f"decoding, {share:.1%} of what {named(base)} keeps."
     )
-    estimate = Estimate(share, share, share, 1)
     return [
-        Finding.of("attention-cache", "attention", claim, estimate, "share", evidence=[record.key], command=COMMAND)
+        Finding(
+            id="attention-cache",
+            study="attention",
+            claim=claim,
+            estimate=share,
+            unit="share",
+            low=None,
+            high=None,
+            n=1,
+            evidence=(record.key,),
+            command=COMMAND,
+        )
     ]
 
 
@@ -204,8 +218,7 @@ def _energy(record: Record) -> list[Finding]:
         )
     else:
         reading = next(iter(readings.values()))
-        cure = f" To change that: {reading['cure'].rstrip('.')}." if reading["cure"] else ""
-        claim = f"Energy was not measured: {reading['reason'].rstrip('.')}.{cure}"
+        claim = f"Energy was not measured: {reading['reason'].rstrip('.')}. `deadweight doctor` says what can be done."
     return [
         Finding(
             id="attention-energy",
