@@ -371,6 +371,9 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; ends the process with the exit code of what happened."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when a library imports tqdm: our progress is the one to watch
+    # Read when torch loads OpenMP. Threads that spin at barriers made matrix products up to 5 times slower here
+    # whenever something else ran; threads that sleep cost a few per cent on an idle machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(arguments, exit_on_error=False, result_action="return_value")
