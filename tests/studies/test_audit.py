@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import transformers
 from PIL import Image
 
 import deadweight as dw
+from deadweight.cli import main
 from deadweight.errors import SourceError
 from deadweight.studies import build_study, load_study, packaged_studies, plan, retell
 
@@ -80,7 +82,6 @@ def test_a_users_own_things_are_examined_and_not_retrained(audited):
     kinds = {json.loads(path.read_text())["cell"]["kind"] for path in out.rglob("record.json")}
     assert kinds == {"cut", "profile", "skip", "answers"}
     page = (out / "report.html").read_text()
-    assert all(finding.command.split()[0] == "deadweight" for finding in findings)
     assert "stripes" in page or "circles" in page or "pictures" in page
 
 
@@ -88,6 +89,18 @@ def test_every_finding_points_at_records_that_exist(audited):
     findings, out = audited
     assert all((out / "cells" / key / "record.json").is_file() for finding in findings for key in finding.evidence)
     assert all(finding.evidence for finding in findings)
+
+
+def test_the_command_of_a_finding_plans_the_cells_it_rests_on(audited, capsys):
+    findings, _ = audited
+    for command in {finding.command for finding in findings}:
+        with pytest.raises(SystemExit) as ended:
+            main([*shlex.split(command)[1:], "--dry-run", "--json"])
+        assert ended.value.code == 0
+        planned = {cell["key"] for cell in json.loads(capsys.readouterr().out)["cells"]}
+        for finding in findings:
+            if finding.command == command:
+                assert set(finding.evidence) <= planned
 
 
 def test_the_page_is_rebuilt_from_the_records_alone(audited, own):

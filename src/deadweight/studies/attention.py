@@ -190,7 +190,7 @@ class AttentionStudy(Study):
         return outcome
 
     def findings(self, records: Records) -> list[Finding]:
-        return attention_findings.findings(records, margin=self.margin)
+        return attention_findings.findings(records)
 
     def sections(self, records: Records) -> list[Section]:
         return attention_page.sections(records)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
@@ -106,11 +108,20 @@ class AuditStudy(Study):
 
     def findings(self, records: Records) -> list[Finding]:
         return [
-            finding
+            dataclasses.replace(finding, command=self._command(name))
             for name, part in self.parts().items()
             if len(found := records.where(study=name))
             for finding in part.findings(found)
         ]
+
+    def _command(self, study: str) -> str:
+        """What shows a study's findings again: this audit, that study alone."""
+        options = self.model_dump(exclude={"studies"}, exclude_defaults=True, mode="json")
+        words = ["deadweight", "audit", "--studies", study]
+        for name, value in options.items():
+            for one in value if isinstance(value, list) else [value]:
+                words += [f"--{name}", str(one)] if one is not None else []
+        return shlex.join(words)
 
     def sections(self, records: Records) -> list[Section]:
         return [
