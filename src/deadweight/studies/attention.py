@@ -50,7 +50,7 @@ class AttentionStudy(Study):
         default_factory=dict, description="options by mechanism, e.g. {sliding_window: {window: 128}}"
     )
     text: str = Field(default="embedded:stdlib", description="what the small GPT-2 learns, a token a byte")
-    steps: int = Field(default=150, gt=0, description="training steps of each mechanism")
+    steps: int = Field(default=200, gt=0, description="training steps of each mechanism")
     batch: int = Field(default=2, gt=0, description="sequences a training step")
     length: int = Field(default=128, gt=0, description="tokens of a training sequence")
     dim: int = Field(default=64, gt=0, description="width of the small GPT-2")
