@@ -22,7 +22,8 @@ _DOOR = {
     "meters": "Counts NullEnergy Reading ReplayEnergy count measure",
     "training": "Recipe train",
     "lab": "Cell Estimate Finding Findings Record Records Store",
-    "studies": "audit load_study run run_icl",
+    "studies.running": "audit load_study run",  # the module itself: deadweight.studies.audit is the audit's study
+    "studies.icl": "run_icl",
 }
 _HOME = {name: package for package, names in _DOOR.items() for name in names.split()}
 
@@ -88,7 +89,8 @@ if TYPE_CHECKING:
     from deadweight.models import LanguageModel, load, load_lm, transform
     from deadweight.probes import DepthProfile, profile
     from deadweight.prompting import TASKS, Task, load_task, score_labels
-    from deadweight.studies import audit, load_study, run, run_icl
+    from deadweight.studies.icl import run_icl
+    from deadweight.studies.running import audit, load_study, run
     from deadweight.surgery import (
         drop_blocks,
         group_mlps,

@@ -12,26 +12,6 @@ import deadweight as dw
 from deadweight.errors import InputError, SourceError
 from deadweight.models import check_language, input_shape, origin
 
-_WORDS = dict(
-    hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=300,
-    max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def language_folder(tmp_path_factory):
-    """A tiny Llama with a byte-level tokenizer, saved the way people save theirs."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    folder = tmp_path_factory.mktemp("llama")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
-    words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
-    torch.manual_seed(0)
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(**_WORDS)).save_pretrained(folder)
-    return folder
-
 
 def test_random_timm_weights_when_asked_for():
     model = dw.load("timm:test_vit?pretrained=false", img_size=32)
@@ -84,7 +64,7 @@ def test_a_hugging_face_folder_is_told_by_its_configuration(language_folder, tmp
 
 def test_a_language_model_comes_with_its_tokenizer(language_folder):
     lm = dw.load_lm(f"hf:{language_folder}", dtype="bfloat16")
-    assert lm.max_length == 64
+    assert lm.max_length == 2048
     assert next(lm.model.parameters()).dtype == torch.bfloat16
     assert lm.tokenizer.decode(lm.tokenizer("two words").input_ids) == "two words"
 

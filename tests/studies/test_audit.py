@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import time
 import numpy as np
 import pytest
 import torch
-import transformers
 from PIL import Image
 
 import deadweight as dw
@@ -22,7 +22,7 @@ from deadweight.studies import build_study, load_study, packaged_studies, plan, 
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory):
+def own(tmp_path_factory, language_folder):
     """A saved ViT, pictures in class folders, a language model's folder and a table of texts, as people have them."""
     root = tmp_path_factory.mktemp("own")
     generator = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def own(tmp_path_factory):
     torch.manual_seed(0)
     vit = dw.load("timm:vit_tiny_patch16_224?pretrained=false", img_size=32, num_classes=2, depth=3)
     dw.save(vit, root / "vit")
-    _language_model(root / "language")
+    shutil.copytree(language_folder, root / "language")
     with (root / "texts.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["body", "stars"])
@@ -43,20 +43,6 @@ def own(tmp_path_factory):
             [(f"remark {number} about {'rain' if number % 2 else 'sun'}", number % 2) for number in range(40)]
         )
     return root
-
-
-def _language_model(folder):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
-    words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="!").save_pretrained(folder)
-    config = transformers.LlamaConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=256,
-        max_position_embeddings=2048, bos_token_id=None, eos_token_id=0,
-    )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
 
 
 def _options(own):

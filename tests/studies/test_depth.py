@@ -12,7 +12,8 @@ from deadweight.data import as_tensors, load_images
 from deadweight.errors import InputError
 from deadweight.lab import Cell, Store, Workbench
 from deadweight.models import load
-from deadweight.studies.depth import DepthStudy, label_places
+from deadweight.studies.answers import label_places
+from deadweight.studies.depth import DepthStudy
 from deadweight.studies.depth_verdicts import block_losses, points
 from deadweight.studies.running import load_study, packaged_studies, run
 from deadweight.surgery import save
@@ -122,7 +123,7 @@ def test_a_model_at_chance_gets_no_verdicts(tmp_path):
     study = DepthStudy(vision=f"file:{tmp_path / 'model'}", limit=100)
     records = run(study, tmp_path / "run")
     assert {finding.verdict for finding in records.findings()} == {None}
-    assert "get no verdicts" in study.sections(records)[0].lead
+    assert "there are no verdicts" in study.sections(records)[0].lead
 
 
 def test_head_of_other_classes_is_judged_by_its_own_predictions(tmp_path):

@@ -9,7 +9,6 @@ _HOME = {
     "STUDIES": "study",
     "Study": "study",
     "Plan": "running",
-    "audit": "running",
     "build_study": "running",
     "load_study": "running",
     "packaged_studies": "running",
@@ -23,7 +22,6 @@ __all__ = [
     "STUDIES",
     "Plan",
     "Study",
-    "audit",
     "build_study",
     "load_study",
     "packaged_studies",
@@ -35,7 +33,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from deadweight.studies.icl import run_icl
-    from deadweight.studies.running import Plan, audit, build_study, load_study, packaged_studies, plan, retell, run
+    from deadweight.studies.running import Plan, build_study, load_study, packaged_studies, plan, retell, run
     from deadweight.studies.study import STUDIES, Study
 
 

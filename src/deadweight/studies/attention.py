@@ -18,8 +18,8 @@ from deadweight.models.gpt2 import GPT2, GPT2Config
 from deadweight.report import Section
 from deadweight.studies import attention_findings, attention_page
 from deadweight.studies.attention_timing import time_mechanisms
-from deadweight.studies.mlp_models import suitable_threads
 from deadweight.studies.study import Study
+from deadweight.training import suitable_threads
 from deadweight.training.language import VALIDATION_WINDOWS, train_language
 
 EIGHT = ("eager", "sdpa", "flash", "gqa", "sliding_window", "linear", "lsh", "mla")

@@ -6,23 +6,21 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-import torch
 from pydantic import Field, PrivateAttr, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from deadweight.anatomy import anatomy
 from deadweight.data import ImageData, ImageSet, load_images
 from deadweight.errors import InputError, SurgeryError
-from deadweight.lab import Cell, Finding, Json, Outcome, Records, Workbench, wilson
+from deadweight.lab import Cell, Finding, Json, Outcome, Records, Workbench
 from deadweight.models import load, model_source, torch_dtype, transform
 from deadweight.probes import DepthProfile, profile
 from deadweight.probes.model_facts import fingerprint
 from deadweight.report import Section
 from deadweight.studies import depth_page, depth_verdicts
+from deadweight.studies.answers import Batch, batches, predictions, to_bits, yardstick
 from deadweight.studies.study import Study
 from deadweight.surgery import drop_blocks
-
-Batch = tuple[Tensor, list[int]]
 
 
 class DepthStudy(Study):
@@ -136,25 +134,8 @@ class DepthStudy(Study):
             return Outcome({"measure": None, "n": len(images), "intact": None, "blocks": []},
                            context={"notes": ["the model has no head: there are no predictions to lose"]})  # fmt: skip
         classes = self._pictures(bench).classes
-        logits, labels = predictions(model, images, self.batch_size)
-        places = label_places(model, classes, logits.shape[1])
-        notes: list[str] = []
-        works = True
-        if places is None:
-            truth = logits.argmax(1)
-            notes.append(
-                f"the head tells {logits.shape[1]} classes apart and the images come in {len(classes)} others: "
-                "blocks are judged by how many of the intact model's predictions change"
-            )
-        else:
-            truth = torch.tensor([places[label] for label in labels])
-            commonest = int(torch.bincount(truth).max())
-            works = beats(int((logits.argmax(1) == truth).sum()), commonest, len(labels))
-            if not works:
-                notes.append(
-                    "the intact model is right no more often than the commonest class alone would be, so nothing it "
-                    "loses can be seen: its blocks get no verdicts"
-                )
+        intact = yardstick(model, images, classes, self.batch_size)
+        notes = list(intact.notes)
         blocks: list[Json] = []
         for block in parts.blocks:
             bench.note(f"without block {block.index + 1} of {parts.depth}", (block.index + 1) / (parts.depth + 1))
@@ -165,13 +146,13 @@ class DepthStudy(Study):
                 notes.append(f"block {block.index + 1} cannot be removed: {problem.given}")
             else:
                 without, _ = predictions(shorter, images, self.batch_size)
-                entry["correct"] = _bits(without.argmax(1) == truth)
+                entry["correct"] = to_bits(without.argmax(1) == intact.truth)
             blocks.append(entry)
         result: dict[str, Json] = {
-            "measure": "agreement" if places is None else "accuracy",
+            "measure": intact.measure,
             "n": len(images),
-            "works": works,
-            "intact": _bits(logits.argmax(1) == truth),
+            "works": intact.works,
+            "intact": to_bits(intact.right),
             "blocks": blocks,
         }
         return Outcome(result, context={"notes": notes})
@@ -192,51 +173,10 @@ def profile_result(found: DepthProfile) -> dict[str, Json]:
     return result
 
 
-def batches(images: ImageSet, size: int) -> Iterator[Batch]:
-    """(images, labels) in the order of the set."""
-    for start in range(0, len(images), size):
-        pairs = [images[index] for index in range(start, min(start + size, len(images)))]
-        yield torch.stack([image for image, _ in pairs]), [label for _, label in pairs]
-
-
-def predictions(model: nn.Module, images: ImageSet, size: int) -> tuple[Tensor, list[int]]:
-    """(N, classes) float32 logits on the CPU, and the labels."""
-    weight = next(model.parameters())
-    logits, labels = [], []
-    with torch.inference_mode():
-        for inputs, truth in batches(images, size):
-            output: Any = model(inputs.to(weight.device, weight.dtype))
-            logits.append(getattr(output, "logits", output).float().cpu())
-            labels += truth
-    return torch.cat(logits), labels
-
-
-def beats(right: int, commonest: int, items: int) -> bool:
-    """Whether `right` of `items` is more than always naming the commonest class would give, doubt allowed for."""
-    return wilson(right, items).low > commonest / items
-
-
-def label_places(model: nn.Module, classes: Sequence[str], outputs: int) -> list[int] | None:
-    """Which output stands for each class; None when the head's classes are others.
-
-    By the names in the model's config where they are the images' own, else by order where there are as many.
-    """
-    named: dict[int, str] = getattr(getattr(model, "config", None), "id2label", None) or {}
-    places = {str(name): place for place, name in named.items()}
-    if set(places) == set(classes) and len(places) == len(classes):
-        return [int(places[name]) for name in classes]
-    return list(range(outputs)) if outputs == len(classes) else None
-
-
 def _told(stream: Iterator[Batch], items: int, size: int, bench: Workbench) -> Iterator[Batch]:
     for number, batch in enumerate(stream):
         bench.note("profile", min(1.0, number * size / max(items, 1)))
         yield batch
-
-
-def _bits(right: Tensor) -> str:
-    """One character an item: a record stays small and can be read."""
-    return "".join("1" if value else "0" for value in right.tolist())
 
 
 def _rows(records: Sequence[dict[Any, Any]]) -> list[Json]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from deadweight.lab import Estimate, Finding, Json, Record, Records, accuracy_loss, holm
+from deadweight.studies.answers import from_bits
 
 MOST = 8  # blocks that get a finding of their own; of deeper models, the least needed
 
@@ -21,9 +22,9 @@ def findings(records: Records, *, margin: float, command: str) -> list[Finding]:
 
 def block_losses(record: Record, margin: float) -> list[tuple[int, Estimate]]:
     """(block counted from 1, loss when it is removed) of a skip cell, for the blocks that could be removed."""
-    intact = _bits(record.result["intact"])
+    intact = from_bits(record.result["intact"])
     return [
-        (int(block["block"]), accuracy_loss(intact, _bits(block["correct"]), margin))
+        (int(block["block"]), accuracy_loss(intact, from_bits(block["correct"]), margin))
         for block in record.result["blocks"]
         if block["correct"] is not None
     ]
@@ -40,7 +41,7 @@ def block_findings(record: Record, margin: float, command: str) -> list[Finding]
         losses = sorted(sorted(judged, key=lambda item: item[1].high)[:MOST], key=lambda item: item[0])
     depth = len(record.result["blocks"])
     agreement = record.result["measure"] == "agreement"
-    before = sum(_bits(record.result["intact"])) / record.result["n"]
+    before = sum(from_bits(record.result["intact"])) / record.result["n"]
     trained = bool(record.cell.params.get("trained")) and bool(record.result["works"])
     return [
         Finding.of(
@@ -124,7 +125,3 @@ def points(share: float) -> str:
 
 def _described(name: str, claim: str, row: Json, value: str, unit: str) -> Finding:
     return Finding(name, "depth", claim, row[value], unit, row["low"], row["high"], int(row["n"]))
-
-
-def _bits(text: str) -> list[bool]:
-    return [bit == "1" for bit in text]

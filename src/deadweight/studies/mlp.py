@@ -20,11 +20,11 @@ from deadweight.models import load, model_source, torch_dtype, transform
 from deadweight.probes.model_facts import fingerprint
 from deadweight.report import Section
 from deadweight.studies import mlp_page, mlp_verdicts
-from deadweight.studies.depth import label_places, predictions
-from deadweight.studies.mlp_models import Cuts, Shape, build_variant, check_trainable, fresh, suitable_threads
+from deadweight.studies.answers import predictions, to_bits, yardstick
+from deadweight.studies.mlp_models import Cuts, Shape, build_variant, check_trainable, fresh
 from deadweight.studies.study import Study
 from deadweight.surgery import group_mlps, save, shallow_mlps
-from deadweight.training import Feed, Recipe, evaluate, remove_checkpoints, train
+from deadweight.training import Feed, Recipe, evaluate, remove_checkpoints, suitable_threads, train
 
 Variant = Literal["baseline", "grouped", "shallow", "thin"]
 
@@ -161,7 +161,7 @@ class MlpStudy(Study):
             "macs": counts.macs,
             "macs_linear": counts.macs_linear,
             "curves": curves.as_json(),
-            "correct": _bits(scores.correct),
+            "correct": to_bits(scores.correct),
         }
         measured: dict[str, Json] = {"training_seconds": watch.seconds}
         if not resumed:  # else part of the images were seen in another process's time
@@ -225,17 +225,10 @@ class MlpStudy(Study):
         """A user's own model, cut two ways and not retrained."""
         intact = self._examined().to(bench.device, torch_dtype(self.dtype))
         data = self._pictures()
-        logits, labels = predictions(intact, data.validation, 64)
-        places = label_places(intact, data.classes, logits.shape[1])
-        truth = logits.argmax(1) if places is None else torch.tensor([places[label] for label in labels])
+        before = yardstick(intact, data.validation, data.classes, 64)
         picture = data.validation[0][0][None].to(bench.device, torch_dtype(self.dtype))
         cuts: dict[str, Json] = {}
-        notes: list[str] = []
-        if places is None:
-            notes.append(
-                f"the head tells {logits.shape[1]} classes apart and the images come in {len(data.classes)} others: "
-                "cuts are judged by how many of the intact model's predictions change"
-            )
+        notes = list(before.notes)
         surgeries: dict[str, Callable[[], nn.Module]] = {
             "shallow": lambda: shallow_mlps(intact, 2 / 3, by="weight"),
             "grouped": lambda: group_mlps(intact, 2),
@@ -248,16 +241,12 @@ class MlpStudy(Study):
                 notes.append(f"{name}: {problem.given}")
                 continue
             answers, _ = predictions(cut, data.validation, 64)
-            cuts[name] = {"correct": _bits(answers.argmax(1) == truth), **count(cut, picture).as_json()}
+            cuts[name] = {"correct": to_bits(answers.argmax(1) == before.truth), **count(cut, picture).as_json()}
         result: dict[str, Json] = {
-            "measure": "agreement" if places is None else "accuracy",
+            "measure": before.measure,
             "n": len(data.validation),
-            "intact": {"correct": _bits(logits.argmax(1) == truth), **count(intact, picture).as_json()},
+            "works": before.works,
+            "intact": {"correct": to_bits(before.right), **count(intact, picture).as_json()},
             "cuts": cuts,
         }
         return Outcome(result, context={"notes": notes})
-
-
-def _bits(right: torch.Tensor) -> str:
-    """One character an item: a record stays small and can be read."""
-    return "".join("1" if value else "0" for value in right.tolist())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +14,6 @@ from deadweight.errors import InputError
 from deadweight.models import load, model_source
 from deadweight.registry import did_you_mean
 from deadweight.surgery import group_mlps, shallow_mlps
-
-SMALL = 1_000_000  # parameters below which a step is too short for a team of threads to pay
 
 
 @dataclass(frozen=True)
@@ -106,16 +103,3 @@ def check_trainable(model: str | None) -> None:
             expected="timm:NAME, or nothing for a small ViT",
             cure="to examine a model as it is, give it as vision",
         )
-
-
-@contextmanager
-def suitable_threads(model: nn.Module, device: str) -> Iterator[int]:
-    """One thread for a small model on a CPU: faster, and the same sums wherever it runs."""
-    before = torch.get_num_threads()
-    small = device == "cpu" and sum(weight.numel() for weight in model.parameters()) < SMALL
-    if small:
-        torch.set_num_threads(1)
-    try:
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)

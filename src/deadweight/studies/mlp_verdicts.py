@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from deadweight.lab import Estimate, Finding, Record, Records, accuracy_loss, bootstrap_mean, paired_t
+from deadweight.studies.answers import from_bits
 
 CUT = {
     "grouped": "Letting every two neighbouring blocks share the first one's MLP, without retraining,",
@@ -106,24 +107,20 @@ def _speed(record: Record, name: str, command: str) -> Finding:
 def _cut_findings(records: Records, margin: float, command: str) -> list[Finding]:
     found = []
     for record in records.where(kind="cut"):
-        trained = bool(record.cell.params["trained"])
+        judged = bool(record.cell.params["trained"]) and bool(record.result["works"])
         intact = record.result["intact"]
         for name, cut in record.result["cuts"].items():
-            estimate = accuracy_loss(_right(intact["correct"]), _right(cut["correct"]), margin)
+            estimate = accuracy_loss(from_bits(intact["correct"]), from_bits(cut["correct"]), margin)
             removed = 1 - cut["parameters"] / intact["parameters"]
             what = "of accuracy" if record.result["measure"] == "accuracy" else "of agreement with the intact model"
             claim = f"{CUT[name]} removes {removed:.0%} of the parameters and {change(estimate.value)} {what}."
             found.append(
                 Finding.of(
                     f"mlp-cut-{name}", "mlp", claim, estimate, "accuracy",
-                    margin=margin if trained else None, evidence=[record.key], command=command,
+                    margin=margin if judged else None, evidence=[record.key], command=command,
                 )
             )  # fmt: skip
     return found
-
-
-def _right(bits: str) -> list[int]:
-    return [int(bit) for bit in bits]
 
 
 def _mean(both: list[tuple[Record, Record]], side: int) -> float:

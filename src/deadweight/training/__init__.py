@@ -4,7 +4,22 @@ from deadweight.training.checkpoint import remove_checkpoints
 from deadweight.training.curves import Curves
 from deadweight.training.evaluate import Scores, evaluate
 from deadweight.training.feed import Feed
+from deadweight.training.language import LanguageRun, held_out_losses, train_language
 from deadweight.training.loop import Diverged, train
 from deadweight.training.recipe import Recipe
+from deadweight.training.threads import suitable_threads
 
-__all__ = ["Curves", "Diverged", "Feed", "Recipe", "Scores", "evaluate", "remove_checkpoints", "train"]
+__all__ = [
+    "Curves",
+    "Diverged",
+    "Feed",
+    "LanguageRun",
+    "Recipe",
+    "Scores",
+    "evaluate",
+    "held_out_losses",
+    "remove_checkpoints",
+    "suitable_threads",
+    "train",
+    "train_language",
+]

@@ -1,0 +1,102 @@
+"""What a vision model answers on labelled images, and how a record keeps which answers were right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deadweight.data import ImageSet
+from deadweight.lab import wilson
+
+Batch = tuple[Tensor, list[int]]
+
+
+def batches(images: ImageSet, size: int) -> Iterator[Batch]:
+    """(images, labels) in the order of the set."""
+    for start in range(0, len(images), size):
+        pairs = [images[index] for index in range(start, min(start + size, len(images)))]
+        yield torch.stack([image for image, _ in pairs]), [label for _, label in pairs]
+
+
+def predictions(model: nn.Module, images: ImageSet, size: int) -> tuple[Tensor, list[int]]:
+    """(N, classes) float32 logits on the CPU, and the labels."""
+    weight = next(model.parameters())
+    logits, labels = [], []
+    with torch.inference_mode():
+        for inputs, truth in batches(images, size):
+            output: Any = model(inputs.to(weight.device, weight.dtype))
+            logits.append(getattr(output, "logits", output).float().cpu())
+            labels += truth
+    return torch.cat(logits), labels
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What a model's answers are held against before and after something is removed from it.
+
+    measure: ``accuracy``, against the labels, or ``agreement``, against the intact model's own predictions, where its
+             head tells other classes apart than the images have.
+    truth:   (N,) the answers that count as right.
+    right:   (N,) whether the intact model gives them.
+    works:   whether it gives them more often than naming the commonest class would; where it does not, nothing it
+             loses can be seen, and there are no verdicts.
+    notes:   what a reader must be told about that.
+    """
+
+    measure: str
+    truth: Tensor
+    right: Tensor
+    works: bool
+    notes: tuple[str, ...]
+
+
+def yardstick(model: nn.Module, images: ImageSet, classes: Sequence[str], size: int) -> Yardstick:
+    """Answer `images`, `size` at a time, with the intact model, and say what counts as right."""
+    logits, labels = predictions(model, images, size)
+    answers = logits.argmax(1)
+    places = label_places(model, classes, logits.shape[1])
+    if places is None:
+        note = (
+            f"the head tells {logits.shape[1]} classes apart and the images come in {len(classes)} others: "
+            "what is judged is how many of the intact model's predictions change"
+        )
+        return Yardstick("agreement", answers, torch.ones_like(answers, dtype=torch.bool), True, (note,))
+    truth = torch.tensor([places[label] for label in labels])
+    right = answers == truth
+    works = beats(int(right.sum()), int(torch.bincount(truth).max()), len(labels))
+    note = (
+        "the intact model is right no more often than the commonest class alone would be, so nothing it loses can be "
+        "seen: there are no verdicts"
+    )
+    return Yardstick("accuracy", truth, right, works, () if works else (note,))
+
+
+def beats(right: int, commonest: int, items: int) -> bool:
+    """Whether `right` of `items` is more than always naming the commonest class would give, doubt allowed for."""
+    return bool(wilson(right, items).low > commonest / items)
+
+
+def label_places(model: nn.Module, classes: Sequence[str], outputs: int) -> list[int] | None:
+    """Which output stands for each class; None when the head's classes are others.
+
+    By the names in the model's config where they are the images' own, else by order where there are as many.
+    """
+    named: dict[int, str] = getattr(getattr(model, "config", None), "id2label", None) or {}
+    places = {str(name): place for place, name in named.items()}
+    if set(places) == set(classes) and len(places) == len(classes):
+        return [int(places[name]) for name in classes]
+    return list(range(outputs)) if outputs == len(classes) else None
+
+
+def to_bits(right: Tensor) -> str:
+    """One character an item, in the order of the set: a record stays small and can be read."""
+    return "".join("1" if value else "0" for value in right.tolist())
+
+
+def from_bits(text: str) -> list[int]:
+    """1 for every item answered right, 0 for the others: what :func:`to_bits` wrote."""
+    return [int(bit) for bit in text]
