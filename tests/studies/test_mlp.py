@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from scipy import stats
 
 import deadweight.studies
-from deadweight.data import load_images
+from deadweight.data import as_tensors, load_images
 from deadweight.errors import InputError
 from deadweight.lab import Cell, Record, Records, Store, run_cells
-from deadweight.models import load
+from deadweight.models import load, transform
 from deadweight.studies.mlp import MlpStudy
 from deadweight.studies.mlp_models import Cuts, Shape, build_variant, fresh, patch_for
 from deadweight.surgery import save
@@ -180,19 +180,29 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def saved_vit(folder, classes):
+def saved_vit(folder, classes, pictures=None):
+    """A ViT of random weights; given `pictures`, its head is fitted to them, so that it does tell their classes."""
     torch.manual_seed(0)
     model = load(
         "timm:vit_tiny_patch16_224", pretrained=False, img_size=16, patch_size=8, num_classes=classes, embed_dim=24,
         depth=4, num_heads=2,
     )  # fmt: skip
+    if pictures is not None:
+        data = load_images(f"folder:{pictures}", transform=transform(model))
+        images, labels = as_tensors(data.train)
+        with torch.no_grad():
+            pooled = model.forward_head(model.forward_features(images), pre_logits=True)
+            centre = pooled.mean(0)
+            wanted = torch.nn.functional.one_hot(labels, classes).float()
+            model.head.weight.copy_(torch.linalg.lstsq(pooled - centre, wanted).solution.T)
+            model.head.bias.copy_(-(model.head.weight @ centre))
     save(model, folder)
     return f"file:{folder}"
 
 
 @pytest.mark.parametrize(("classes", "measure"), [(3, "accuracy"), (7, "agreement")])
 def test_a_users_own_model_is_cut_and_not_retrained(classes, measure, pictures, tmp_path):
-    study = MlpStudy(vision=saved_vit(tmp_path / "mine", classes), images=f"folder:{pictures}")
+    study = MlpStudy(vision=saved_vit(tmp_path / "mine", classes, pictures), images=f"folder:{pictures}")
     records, _ = run(study, tmp_path / "out")
     (record,) = records
     assert record.cell.kind == "cut"
@@ -212,6 +222,13 @@ def test_a_users_own_model_is_cut_and_not_retrained(classes, measure, pictures, 
     assert findings[0].estimate == pytest.approx(lost)
     (section,) = study.sections(records)
     assert all(figure.chart.to_dict() for figure in section.figures)
+
+
+def test_a_model_at_chance_gets_no_verdicts(pictures, tmp_path):
+    study = MlpStudy(vision=saved_vit(tmp_path / "mine", 3), images=f"folder:{pictures}")
+    records, _ = run(study, tmp_path / "out")
+    assert records[0].result["works"] is False
+    assert [finding.verdict for finding in study.judge(records)] == [None, None]
 
 
 def test_untrained_weights_get_no_verdict(pictures, tmp_path):
