@@ -1,0 +1,47 @@
+"""The command line: one command a verb. It parses, calls and prints; the work is done elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+from cyclopts import CycloptsError
+from rich.console import Console
+
+from deadweight.cli import looking, runs, studies  # each adds its verbs to the application
+from deadweight.cli.app import app
+from deadweight.errors import DeadweightError
+
+__all__ = ["app", "looking", "main", "runs", "studies"]
+
+
+def _complain(problem: DeadweightError) -> int:
+    console = Console(stderr=True)
+    console.print("error: ", style="bold red", end="")
+    console.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+    return problem.exit_code
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point; ends the process with the exit code of what happened."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when a library imports tqdm: our progress is the one to watch
+    # Read when torch loads OpenMP. Threads that spin at barriers made matrix products up to 5 times slower here
+    # whenever something else ran; threads that sleep cost a few per cent on an idle machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = app(arguments, exit_on_error=False, result_action="return_value")
+    except CycloptsError:
+        sys.exit(2)  # cyclopts has printed what is wrong
+    except DeadweightError as problem:
+        sys.exit(_complain(problem))
+    except KeyboardInterrupt:
+        Console(stderr=True).print("\ninterrupted: what is finished is kept; the same command goes on from there")
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

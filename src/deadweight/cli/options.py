@@ -1,0 +1,61 @@
+"""The options that every command that computes takes, meaning the same everywhere."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cyclopts import Group, Parameter
+
+from deadweight.errors import InputError
+
+_OFTEN = Group("Common options", sort_key=9)
+_BUDGET = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|sec|min|m|h)?$")
+
+
+@Parameter(name="*", group=_OFTEN)
+@dataclass(frozen=True)
+class Common:
+    """What every command that computes takes, and means the same everywhere.
+
+    Args:
+        out: folder of the run; the same command on the same folder goes on where it stopped.
+        device: torch device, e.g. cpu, cuda:0, mps; default: the accelerator if there is one.
+        dtype: float32 or bfloat16, of the models that are examined.
+        seed: everything random follows from it.
+        limit: use at most so many items of each data set.
+        margin: the loss one is willing to accept: 0.01 is one point of accuracy, or one per cent of a loss.
+        budget: start no further cell after this long, e.g. 20min, 90s, 2h.
+        dry_run: print the cells with their estimated time, and do nothing.
+        json: print machine-readable JSON on standard output.
+    """
+
+    out: Path | None = None
+    device: str | None = None
+    dtype: str | None = None
+    seed: int | None = None
+    limit: int | None = None
+    margin: float | None = None
+    budget: str | None = None
+    dry_run: bool = False
+    json: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Those that are a study's options, where given."""
+        given = {name: getattr(self, name) for name in ("device", "dtype", "seed", "limit", "margin")}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def seconds(self) -> float | None:
+        if self.budget is None:
+            return None
+        found = _BUDGET.match(self.budget.strip())
+        if not found:
+            raise InputError(f"--budget {self.budget!r}", expected="a time such as 20min, 90s or 2h")
+        return float(found[1]) * {"h": 3600, "m": 60, "min": 60}.get(found[2] or "s", 1)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None and value != []}

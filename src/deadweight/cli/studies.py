@@ -1,0 +1,199 @@
+"""The verbs that compute: the audit, the four studies, and `run` for a study in a file."""
+
+from __future__ import annotations
+
+import json as json_text
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deadweight.cli.app import app
+from deadweight.cli.options import Common, given
+from deadweight.cli.telling import tell
+from deadweight.errors import InputError
+
+if TYPE_CHECKING:
+    from deadweight.lab import Records
+    from deadweight.studies import Study
+
+
+@app.command
+def audit(
+    *,
+    vision: str | None = None,
+    images: str | None = None,
+    language: str | None = None,
+    tasks: list[str] | None = None,
+    studies: list[str] | None = None,
+    common: Common | None = None,
+) -> int:
+    """Run the four studies and say what is dead weight.
+
+    Without sources it trains small models on embedded data and examines SmolLM2-135M; a model of your own is
+    examined, never retrained. It goes on where it stopped when it is called again on the same folder.
+
+    Example: deadweight audit --vision file:my_vit --images folder:my_pictures --out audit/
+
+    Args:
+        vision: your vision model: file:FOLDER, timm:NAME, torchvision:NAME, hf:FOLDER …
+        images: labelled images: embedded:digits, folder:PATH with class folders, hf:DATASET.
+        language: your causal language model: hf:FOLDER, hf:REPO, gguf:PATH.
+        tasks: classification tasks: embedded:sentiment, csv:PATH?text=COLUMN&label=COLUMN …; may be repeated.
+        studies: which of mlp, depth, icl, attention to run; may be repeated; default: all four.
+    """
+    from deadweight.studies import build_study
+
+    common = common or Common()
+    options = given(vision=vision, images=images, language=language, tasks=tasks, studies=studies)
+    return _run(build_study("audit", {**options, **common.options()}), common, Path("audit"))
+
+
+@app.command
+def mlp(
+    *,
+    study: Path | None = None,
+    vision: str | None = None,
+    images: str | None = None,
+    seeds: list[int] | None = None,
+    epochs: int | None = None,
+    common: Common | None = None,
+) -> int:
+    """How much of the MLPs can be shared or narrowed without losing accuracy?
+
+    Example: deadweight mlp --images folder:my_pictures --seeds 0 --seeds 1 --seeds 2
+
+    Args:
+        study: a YAML file or packaged study with all options; flags override it.
+        vision: a model of your own, examined without training; without it, small ViTs are trained in three variants.
+        images: labelled images to train and measure on.
+        seeds: one training run a variant and seed.
+        epochs: of each training run.
+    """
+    return _study("mlp", study, given(vision=vision, images=images, seeds=seeds, epochs=epochs), common)
+
+
+@app.command
+def depth(
+    *,
+    study: Path | None = None,
+    vision: str | None = None,
+    images: str | None = None,
+    common: Common | None = None,
+) -> int:
+    """Which layers still do something for the task?
+
+    Example: deadweight depth --vision timm:vit_base_patch16_224 --images folder:imagenet/val --limit 2000
+
+    Args:
+        study: a YAML file or packaged study with all options; flags override it.
+        vision: the model whose layers are looked at.
+        images: labelled images.
+    """
+    return _study("depth", study, given(vision=vision, images=images), common)
+
+
+@app.command
+def icl(
+    *,
+    study: Path | None = None,
+    language: str | None = None,
+    tasks: list[str] | None = None,
+    k: list[int] | None = None,
+    seeds: list[int] | None = None,
+    common: Common | None = None,
+) -> int:
+    """Do demonstrations override label meanings, or only refine a prior?
+
+    Example: deadweight icl --language hf:my_model --tasks embedded:sentiment --k 4 --k 16
+
+    Args:
+        study: a YAML file or packaged study with all options; flags override it.
+        language: the causal language model.
+        tasks: embedded:NAME, csv:PATH?text=COLUMN&label=COLUMN, jsonl:…, parquet:…; may be repeated.
+        k: numbers of demonstrations; may be repeated.
+        seeds: one set of demonstrations a seed.
+    """
+    return _study("icl", study, given(language=language, tasks=tasks, k=k, seeds=seeds), common)
+
+
+@app.command
+def attention(
+    *,
+    study: Path | None = None,
+    mechanisms: list[str] | None = None,
+    text: str | None = None,
+    steps: int | None = None,
+    seeds: list[int] | None = None,
+    common: Common | None = None,
+) -> int:
+    """Which attention mechanism costs what: time, memory, energy, quality?
+
+    Example: deadweight attention --mechanisms sdpa --mechanisms linear --steps 300
+
+    Args:
+        study: a YAML file or packaged study with all options; flags override it.
+        mechanisms: names from `deadweight list mechanisms`; may be repeated.
+        text: what the small GPT-2 learns: embedded:stdlib or text:PATH.
+        steps: training steps of each mechanism.
+        seeds: one training run a mechanism and seed.
+    """
+    return _study("attention", study, given(mechanisms=mechanisms, text=text, steps=steps, seeds=seeds), common)
+
+
+@app.command
+def run(study: str, *, executor: str = "local", common: Common | None = None) -> int:
+    """Run a study from a YAML file, or a packaged one by name; resumes by itself.
+
+    Example: deadweight run mini-2512.01059 --out runs/mini --dry-run
+
+    Args:
+        study: path of a YAML file, or a name from `deadweight list studies`.
+        executor: where the cells run: local.
+    """
+    from deadweight.studies import build_study, load_study
+
+    common = common or Common()
+    found = load_study(study)
+    if common.options():
+        found = build_study(found.kind, {**found.model_dump(exclude_unset=True), **common.options()})
+    return _run(found, common, Path("runs") / Path(study).stem if Path(study).is_file() else Path("runs") / study)
+
+
+def _study(kind: str, file: Path | None, flags: dict[str, Any], common: Common | None) -> int:
+    from deadweight.studies import build_study, load_study
+
+    common = common or Common()
+    base: dict[str, Any] = {}
+    if file is not None:
+        found = load_study(file)
+        if found.kind != kind:
+            raise InputError(f"{file} is a study of kind {found.kind}", expected=kind, cure=f"deadweight run {file}")
+        base = found.model_dump(exclude_unset=True)
+    return _run(build_study(kind, {**base, **flags, **common.options()}), common, Path("runs") / kind)
+
+
+def _run(study: Study, common: Common, default: Path) -> int:
+    from deadweight.lab.progress import Watch
+    from deadweight.studies import Plan, plan
+    from deadweight.studies.running import run as run_study
+    from deadweight.studies.running import with_page
+
+    out = common.out or default
+    if common.dry_run:
+        return _dry_run(plan(study), common.json)
+    with Watch() as watch:
+        records: Records = run_study(study, out, observer=watch, budget=common.seconds)
+    return tell(with_page(records, Plan.read(out / "plan.json"), out / "report.html"), common.json)
+
+
+def _dry_run(planned: Any, as_json: bool) -> int:
+    seconds = sum(cell.seconds for cell in planned.cells)
+    if as_json:
+        rows = [{"key": cell.key, "cell": cell.identity, "seconds": cell.seconds} for cell in planned.cells]
+        print(json_text.dumps({"cells": rows, "seconds": seconds, "skipped": planned.skipped}, ensure_ascii=False))
+        return 0
+    for cell in planned.cells:
+        print(f"{cell.key}  {cell.label:<60} ~{cell.seconds:.0f} s")
+    print(f"{len(planned.cells)} cells, about {seconds / 60:.1f} minutes; each record is a few kB to a few MB")
+    for name, reason in planned.skipped:
+        print(f"skipped: {name}: {reason}")
+    return 0
