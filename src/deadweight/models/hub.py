@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from deadweight.errors import SourceError
-from deadweight.models.vision import hub_reach, no_weights
+from deadweight.models.vision import no_weights
+from deadweight.network import hub_reach
 from deadweight.source import Source
 
 

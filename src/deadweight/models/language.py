@@ -16,7 +16,7 @@ from deadweight.models.hub import config_of, load_hub, place
 from deadweight.models.load import MODEL_SOURCES, model_source, pick_device, torch_dtype
 from deadweight.models.provenance import origin, set_origin
 from deadweight.models.room import require_room
-from deadweight.models.vision import hub_reach
+from deadweight.network import hub_reach
 from deadweight.source import Source
 
 
