@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be reached, found out once and quickly."""
+"""Whether the Hugging Face hub can be reached, found out in seconds instead of a minute of retries."""
 
 from __future__ import annotations
 

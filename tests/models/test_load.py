@@ -1,4 +1,5 @@
 import importlib.util
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ import transformers
 from PIL import Image
 
 import deadweight as dw
-from deadweight.errors import InputError, SourceError
-from deadweight.models import check_language, input_shape, origin
+from deadweight.errors import InputError, MachineError, SourceError
+from deadweight.models import check_language, input_shape, origin, room
+from deadweight.models.embedded import language_source
+from deadweight.source import parse_source
 
 
 def test_random_timm_weights_when_asked_for():
@@ -148,38 +151,31 @@ def test_a_grey_model_gets_grey_pictures():
     assert dw.transform(dw.load("embedded:digits-vit"))(_picture()).shape == (1, 8, 8)
 
 
-@pytest.mark.parametrize("kind", ["timm", "torchvision", "hf", "file", "gguf"])
-def test_the_weights_are_counted_without_reading_them(kind, language_folder, tmp_path):
-    from deadweight.models.room import count_weights
-    from deadweight.source import parse_source
-
-    source = {
+@pytest.mark.parametrize("kind", ["timm", "torchvision", "hf", "gguf"])
+def test_the_weights_are_counted_without_reading_them(kind, language_folder):
+    text = {
         "timm": "timm:test_vit?pretrained=false",
         "torchvision": "torchvision:vit_b_16?pretrained=false",
         "hf": f"hf:{language_folder}",
-        "file": f"file:{tmp_path / 'saved'}",
         "gguf": "embedded:smollm2-135m-instruct",
     }[kind]
-    if kind == "file":
-        dw.save(dw.load("timm:test_vit?pretrained=false"), tmp_path / "saved")
-    if kind == "gguf":
-        from deadweight.models.embedded import language_source
+    model, source = dw.load(text), parse_source(text)
+    source = language_source(source) if kind == "gguf" else source
+    numbers = sum(tensor.numel() for tensor in [*model.parameters(), *model.buffers()])
+    assert room.weight_bytes(source) == pytest.approx(4 * numbers, rel=1e-3)
+    assert room.weight_bytes(source, torch.bfloat16) == room.weight_bytes(source) / 2
 
-        model, parsed = dw.load(source), language_source(parse_source(source))
-    else:
-        model, parsed = dw.load(source), parse_source(source)
-    buffers = [] if kind == "file" else model.buffers()  # what is not saved is not counted
-    weights = sum(tensor.numel() for tensor in [*model.parameters(), *buffers])
-    assert count_weights(parsed) == pytest.approx(weights, rel=1e-3)
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_saved_model_needs_what_it_was_saved_in(dtype, tmp_path):
+    model = dw.load("timm:test_vit?pretrained=false", dtype=dtype)
+    dw.save(model, tmp_path / "saved")
+    held = sum(weight.numel() * dtype.itemsize for weight in model.parameters())
+    assert held < room.weight_bytes(parse_source(f"file:{tmp_path / 'saved'}")) < held + 100_000
 
 
 @pytest.mark.parametrize("how", ["load", "load_lm"])
 def test_a_model_too_large_for_memory_is_refused_before_it_is_loaded(how, language_folder, monkeypatch):
-    from types import SimpleNamespace
-
-    import deadweight.models.room as room
-    from deadweight.errors import MachineError
-
     monkeypatch.setattr(room.psutil, "virtual_memory", lambda: SimpleNamespace(available=40_000))
     monkeypatch.setattr(
         "transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("it was read")
@@ -190,8 +186,6 @@ def test_a_model_too_large_for_memory_is_refused_before_it_is_loaded(how, langua
 
 
 def test_a_language_model_is_read_in_the_dtype_asked_for(language_folder, monkeypatch):
-    import transformers
-
     seen = []
     read = transformers.AutoModelForCausalLM.from_pretrained
     monkeypatch.setattr(

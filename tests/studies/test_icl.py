@@ -1,5 +1,6 @@
 import json
 import math
+import shlex
 
 import numpy as np
 import pytest
@@ -13,8 +14,12 @@ from deadweight.lab import Cell, Record, Records
 from deadweight.models import load_lm
 from deadweight.prompting import load_task, score_labels, split_items
 from deadweight.prompting.classify import frame_prompts
+from deadweight.studies.audit import AuditStudy
+from deadweight.studies.depth import DepthStudy
 from deadweight.studies.icl import IclStudy, _demonstration_seed, run_icl
 from deadweight.studies.icl_findings import icl_findings, icl_sections
+from deadweight.studies.icl_rates import Sitting, difference, loss
+from deadweight.studies.mlp import MlpStudy
 from deadweight.studies.running import load_study, retell, run
 
 LABELS = ("good", "bad")
@@ -227,3 +232,35 @@ def test_the_packaged_study_loads_and_lists_the_four_tasks():
     assert isinstance(study, IclStudy)
     assert [load_task(source).name for source in study.tasks] == ["sentiment", "topic", "question_type", "nli"]
     assert yaml.safe_dump(study.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize("items", [12, 24, 100])
+def test_one_item_that_changes_is_no_certainty(items):
+    """A bootstrap alone ends exactly at 0 here, so that a single changed answer would be called dead weight."""
+    right = np.zeros(items, dtype=np.int64)
+    wrong = right.copy()
+    wrong[0] = 1
+    names = tuple(str(number) for number in range(items))
+    answers = {("natural", 8): wrong, ("zero-shot", 0): right}
+    sitting = Sitting("t", 0, "k", ("a", "b"), names, right, np.array([1, 0]), answers)
+    found = difference([sitting], loss(("natural", 8), ("zero-shot", 0)), 0.01)
+    assert found.value == pytest.approx(-1 / items)
+    assert found.low < found.value < 0.01 < found.high
+    assert found.p > 0.05
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda path: MlpStudy(vision=path, images=path)._command,
+        lambda path: DepthStudy(vision=path, images=path)._command,
+        lambda path: IclStudy(language=path, tasks=[path]).command,
+        lambda path: AuditStudy(vision=path, tasks=[path])._command("icl"),
+    ],
+    ids=["mlp", "depth", "icl", "audit"],
+)
+def test_a_hostile_path_stays_one_word_of_the_command(build):
+    path = "folder:a b; rm -rf ~ $(id) 'c'"
+    words = shlex.split(build(path))
+    assert words[0] == "deadweight"
+    assert words.count(path) == 2

@@ -59,16 +59,16 @@ def paired_t(before: Numbers, after: Numbers, margin: float = 0.0, *, resolution
 
 
 def accuracy_loss(before: Numbers, after: Numbers, margin: float = 0.0) -> Estimate:
-    """Loss of accuracy over the same items, from right/wrong pairs.
+    """Loss of accuracy over the same items, from right/wrong pairs, or from each item's share of right answers.
 
     The interval is Agresti and Min's (2005): half an item is added to each cell of the paired 2 × 2 table, so that
     no change at all still leaves the doubt the number of items deserves.
     """
     loss = _paired(before, after)
     n = len(loss)
-    worse, better = float((loss > 0).sum()) + 0.5, float((loss < 0).sum()) + 0.5
-    centre = (worse - better) / (n + 2)
-    error = np.sqrt(worse + better - (worse - better) ** 2 / (n + 2)) / (n + 2)
+    total, squares = float(loss.sum()), float((loss**2).sum()) + 1  # 1: half an item worse, half an item better
+    centre = total / (n + 2)
+    error = np.sqrt(squares - total**2 / (n + 2)) / (n + 2)
     half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * error
     p = 2 * float(stats.norm.sf(abs(centre - margin) / error))
     return Estimate(float(loss.mean()), float(centre - half), float(centre + half), n, p)

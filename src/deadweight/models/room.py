@@ -25,7 +25,7 @@ def require_room(source: Source, dtype: torch.dtype | None = None, **options: An
     source:
         Of any kind; where its size cannot be told without reading it, nothing is refused.
     dtype:
-        What the weights will be held in; by default float32, in which they are read.
+        In which the weights are read; float32 by default. A saved model's are read as they were saved.
     options:
         What the family's constructor will be given.
 
@@ -34,26 +34,28 @@ def require_room(source: Source, dtype: torch.dtype | None = None, **options: An
     MachineError
         The weights do not fit; the message says both sizes.
     """
-    weights = count_weights(source, **options)
-    if weights is None:
-        return
-    needed = weights * (torch.float32 if dtype is None else dtype).itemsize
+    needed = weight_bytes(source, dtype or torch.float32, **options)
     free = psutil.virtual_memory().available
-    if needed * MARGIN > free:
+    if needed is not None and needed * MARGIN > free:
         raise MachineError(
             f"{source.text!r} needs {_gib(needed)} for its weights, and {_gib(free)} are free",
             expected="a model that fits into memory",
-            cure="load it in bfloat16, end other programs, or take a machine with more memory",
+            cure="end other programs, or take a machine with more memory; load_lm reads hf: models in the dtype it is "
+            "given, so that bfloat16 halves what they need",
         )
 
 
-def count_weights(source: Source, **options: Any) -> int | None:
-    """How many numbers the model holds; None where that cannot be told cheaply."""
+def weight_bytes(source: Source, dtype: torch.dtype = torch.float32, **options: Any) -> int | None:
+    """What parameters and buffers take once they are read; None where that cannot be told cheaply."""
+    if source.scheme == "file":
+        with suppress(OSError):  # a missing file is told by the loader
+            return (Path(source.name).expanduser() / "model.safetensors").stat().st_size
+        return None
     count = _COUNTS.get(source.scheme)
     if count is None:
         return None
     with suppress(Exception):  # whatever is wrong with the source, its loader says it better
-        return count(source, **options)
+        return count(source, **options) * dtype.itemsize
     return None
 
 
@@ -79,7 +81,8 @@ def _hub(source: Source, **options: Any) -> int:
     from deadweight.models.hub import auto_class, config_of
 
     config = config_of(source)
-    return _numbers(lambda: auto_class(config).from_config(config))
+    # Said explicitly: left out, transformers asks at the terminal whether code of the repository may run.
+    return _numbers(lambda: auto_class(config).from_config(config, trust_remote_code=False))
 
 
 def _gguf(source: Source, **options: Any) -> int:
@@ -88,21 +91,7 @@ def _gguf(source: Source, **options: Any) -> int:
     return sum(int(tensor.n_elements) for tensor in GGUFReader(source.name).tensors)
 
 
-def _saved(source: Source, **options: Any) -> int:
-    from safetensors import safe_open
-
-    with safe_open(Path(source.name).expanduser() / "model.safetensors", framework="pt") as file:
-        sizes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118  # not a mapping
-    return sum(torch.Size(size).numel() for size in sizes)
-
-
-_COUNTS: dict[str, Callable[..., int]] = {
-    "timm": _timm,
-    "torchvision": _torchvision,
-    "hf": _hub,
-    "gguf": _gguf,
-    "file": _saved,
-}
+_COUNTS: dict[str, Callable[..., int]] = {"timm": _timm, "torchvision": _torchvision, "hf": _hub, "gguf": _gguf}
 
 
 def _gib(size: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
@@ -17,7 +16,7 @@ from deadweight.studies.attention import AttentionStudy
 from deadweight.studies.depth import DepthStudy
 from deadweight.studies.icl import IclStudy
 from deadweight.studies.mlp import MlpStudy
-from deadweight.studies.study import Study
+from deadweight.studies.study import Study, command_line
 
 _LANGUAGE = f"embedded:{SMOLLM2}"
 _TRAINED = "the baseline of the mlp study"  # stands for its key until the cells are planned
@@ -117,11 +116,7 @@ class AuditStudy(Study):
     def _command(self, study: str) -> str:
         """What shows a study's findings again: this audit, that study alone."""
         options = self.model_dump(exclude={"studies"}, exclude_defaults=True, mode="json")
-        words = ["deadweight", "audit", "--studies", study]
-        for name, value in options.items():
-            for one in value if isinstance(value, list) else [value]:
-                words += [f"--{name}", str(one)] if one is not None else []
-        return shlex.join(words)
+        return command_line("audit", {"studies": study, **options})
 
     def sections(self, records: Records) -> list[Section]:
         return [

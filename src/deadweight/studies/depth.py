@@ -19,7 +19,7 @@ from deadweight.probes.model_facts import fingerprint
 from deadweight.report import Section
 from deadweight.studies import depth_page, depth_verdicts
 from deadweight.studies.answers import Batch, batches, predictions, to_bits, yardstick
-from deadweight.studies.study import Study
+from deadweight.studies.study import Study, command_line
 from deadweight.surgery import drop_blocks
 
 
@@ -92,8 +92,7 @@ class DepthStudy(Study):
     def _command(self) -> str:
         if self.vision is None:
             return "deadweight audit"
-        limit = "" if self.limit is None else f" --limit {self.limit}"
-        return f"deadweight depth --vision {self.vision} --images {self.images}{limit}"
+        return command_line("depth", {"vision": self.vision, "images": self.images, "limit": self.limit})
 
     def _loaded(self, bench: Workbench | None) -> nn.Module:
         """The model, loaded once; `bench` finds the folder of a model another cell has saved."""

@@ -19,7 +19,7 @@ from deadweight.prompting.alignment import permutation
 from deadweight.prompting.classify import frames
 from deadweight.report import Section
 from deadweight.studies.icl_findings import STUDY, icl_findings, icl_sections
-from deadweight.studies.study import Study
+from deadweight.studies.study import Study, command_line
 
 SMOLLM2 = "embedded:smollm2-135m-instruct"
 TASKS = ("embedded:sentiment", "embedded:topic", "embedded:question_type", "embedded:nli")
@@ -95,10 +95,8 @@ class IclStudy(Study):
     @property
     def command(self) -> str:
         """What a person types to see the study again."""
-        options = [f"--language {self.language}", *(f"--tasks {task}" for task in self.tasks)]
-        options += [*(f"--k {k}" for k in self.k), *(f"--seeds {one}" for one in self.seeds), f"--seed {self.seed}"]
-        options += [f"--limit {self.limit}"] if self.limit else []
-        return " ".join(["deadweight icl", *options])
+        names = ("language", "tasks", "k", "seeds", "seed", "limit")
+        return command_line("icl", {name: getattr(self, name) for name in names})
 
 
 def check_task(

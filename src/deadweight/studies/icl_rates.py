@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from deadweight.lab import Estimate, Record, bootstrap_mean, wilson
+from deadweight.lab import Estimate, Record, accuracy_loss, bootstrap_mean, wilson
 from deadweight.prompting.alignment import (
     agreement,
     coherence,
@@ -131,22 +131,23 @@ def rate(sittings: Sequence[Sitting], indicator: Indicator) -> Estimate | None:
 
 
 def difference(sittings: Sequence[Sitting], indicator: Indicator, margin: float = 0.0) -> Estimate:
-    """The mean of a paired difference, with the wider of two bootstraps: over items, and over sets of demonstrations.
+    """The mean of a paired difference of values between −1 and 1, with the widest of the intervals that apply (ours).
 
-    Two sets may differ by more than items explain, and a handful of sets alone look surer than they are; so both
-    must agree before an interval is narrow.
+    A bootstrap over items; Agresti and Min's interval, because where one item of twelve changes no resample shows any
+    item change the other way, and the bootstrap ends exactly at 0; and, with several sets of demonstrations, a
+    bootstrap over sets, which may differ by more than items explain.
     """
     values = item_means(sittings, indicator)
-    over_items = bootstrap_mean(values.groupby("item")["value"].mean().to_numpy(), margin)
-    if values["seed"].nunique() < 2:
-        return over_items
-    over_seeds = bootstrap_mean(values["value"].to_numpy(), margin, clusters=values["seed"].tolist())
+    items = values.groupby("item")["value"].mean().to_numpy()
+    estimates = [bootstrap_mean(items, margin), accuracy_loss(items, np.zeros_like(items), margin)]
+    if values["seed"].nunique() > 1:
+        estimates.append(bootstrap_mean(values["value"].to_numpy(), margin, clusters=values["seed"].tolist()))
     return Estimate(
-        over_items.value,
-        min(over_items.low, over_seeds.low),
-        max(over_items.high, over_seeds.high),
-        over_items.n,
-        max(over_items.p or 0.0, over_seeds.p or 0.0),
+        estimates[0].value,
+        min(one.low for one in estimates),
+        max(one.high for one in estimates),
+        estimates[0].n,
+        max(one.p or 0.0 for one in estimates),
     )
 
 

@@ -22,7 +22,7 @@ from deadweight.report import Section
 from deadweight.studies import mlp_page, mlp_verdicts
 from deadweight.studies.answers import predictions, to_bits, yardstick
 from deadweight.studies.mlp_models import Cuts, Shape, build_variant, check_trainable, fresh
-from deadweight.studies.study import Study
+from deadweight.studies.study import Study, command_line
 from deadweight.surgery import group_mlps, save, shallow_mlps
 from deadweight.training import Feed, Recipe, evaluate, remove_checkpoints, suitable_threads, train
 
@@ -114,9 +114,7 @@ class MlpStudy(Study):
 
     @property
     def _command(self) -> str:
-        limit = "" if self.limit is None else f" --limit {self.limit}"
-        vision = "" if self.vision is None else f" --vision {self.vision}"
-        return f"deadweight mlp --images {self.images}{vision}{limit}"
+        return command_line("mlp", {"images": self.images, "vision": self.vision, "limit": self.limit})
 
     def _pictures(self) -> ImageData:
         if self._data is None:

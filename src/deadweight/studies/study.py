@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -68,6 +70,15 @@ class Study(BaseModel, ABC):
     def skipped(self) -> list[tuple[str, str]]:
         """(study, reason) for parts that could not be planned; the page says so."""
         return []
+
+
+def command_line(verb: str, options: Mapping[str, Any]) -> str:
+    """What a person types, quoted for a shell; options that are None are left out, lists repeat their flag."""
+    words = ["deadweight", verb]
+    for name, value in options.items():
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            words += [] if one is None else [f"--{name}", str(one)]
+    return shlex.join(words)
 
 
 STUDIES: Registry[type[Study]] = Registry("study", check=lambda it: isinstance(it, type) and issubclass(it, Study))
