@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from torch import nn
 
 from deadweight.anatomy import anatomy
 from deadweight.errors import SurgeryError
+from deadweight.surgery.calibration import calibration
 from deadweight.surgery.groups import block_index
 from deadweight.surgery.log import patient, record
+from deadweight.surgery.refit import check_refit, refit_outputs
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def drop_blocks(model: Module, indices: int | Iterable[int], *, inplace: bool = False) -> Module:
+def drop_blocks(
+    model: Module,
+    indices: int | Iterable[int],
+    *,
+    refit: str | None = None,
+    batches: Iterable[Any] | None = None,
+    inplace: bool = False,
+) -> Module:
     """Take the blocks at `indices` out; the others keep their order.
 
     The depth in the config, its per-layer lists and every ``layer_idx`` follow, so that key-value caches and
@@ -27,6 +37,11 @@ def drop_blocks(model: Module, indices: int | Iterable[int], *, inplace: bool = 
     ----------
     indices:
         Block indices; negative ones count from the end.
+    refit:
+        Fit the MLP output layer of the block before each gap so that it also does what the dropped ones did
+        (``surgery/refit.py``): ``"layer"`` aims at their part in the original, ``"stream"`` at the original's stream.
+    batches:
+        Calibration inputs for it, without labels: a few dozen images, or some thousand tokens.
 
     Raises
     ------
@@ -46,8 +61,22 @@ def drop_blocks(model: Module, indices: int | Iterable[int], *, inplace: bool = 
             f"block {dropped[0]} cannot be dropped: this model's rotary embedding holds one table a depth",
             expected="a model whose blocks do not know their depth",
         )
-    model = patient(model, inplace)
+    check_refit(refit)
+    inputs = calibration(model, batches, f"refit={refit!r}") if refit is not None else []
     kept = [index for index in range(depth) if index not in dropped]
+    before_gaps = [place for place, index in enumerate(kept) if index + 1 in dropped]
+    original = copy.deepcopy(model) if inplace and inputs and before_gaps else model
+    model = patient(model, inplace)
+    _take_out(model, kept)
+    if inputs and before_gaps:
+        refit_outputs(model, original, inputs, target=str(refit), blocks=before_gaps, origins=kept)
+    record(model, "drop_blocks", indices=dropped, **({} if refit is None else {"refit": refit}))
+    return model
+
+
+def _take_out(model: nn.Module, kept: Sequence[int]) -> None:
+    """Leave the blocks `kept`, and make what the model says about its depth true."""
+    blocks = anatomy(model).blocks
     containers: dict[str, list[str]] = {}
     for block in blocks:
         owner, _, leaf = block.path.rpartition(".")
@@ -60,9 +89,7 @@ def drop_blocks(model: Module, indices: int | Iterable[int], *, inplace: bool = 
         _set_if_int(model.get_submodule(owner.rpartition(".")[0]), "depth", len(leaves))
     for new, old in enumerate(kept):
         _reindex(model, anatomy(model).blocks[new].module, old, new)
-    _note_depth(model, depth, kept)
-    record(model, "drop_blocks", indices=dropped)
-    return model
+    _note_depth(model, len(blocks), kept)
 
 
 def _keep(container: nn.Module, leaves: list[str]) -> None:
@@ -80,7 +107,7 @@ def _reindex(model: nn.Module, block: nn.Module, old: int, new: int) -> None:
             module.layer_idx = new  # type: ignore[assignment]  # a plain attribute of transformers' modules
 
 
-def _note_depth(model: nn.Module, depth: int, kept: list[int]) -> None:
+def _note_depth(model: nn.Module, depth: int, kept: Sequence[int]) -> None:
     for name in ("depth", "num_layers"):
         _set_if_int(model, name, len(kept), only=depth)
     features: Any = getattr(model, "feature_info", None)

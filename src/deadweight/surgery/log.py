@@ -14,6 +14,7 @@ from deadweight.registry import Registry
 from deadweight.surgery.architecture import remember
 
 _ATTRIBUTE = "_deadweight_surgeries"
+_SHAPE_ONLY: dict[str, Any] = {"refit": None, "by": "first", "merge": "first"}  # arguments that decide weights only
 Module = TypeVar("Module", bound=nn.Module)
 
 SURGERIES: Registry[Callable[..., nn.Module]] = Registry("surgery")
@@ -42,9 +43,13 @@ def record(model: nn.Module, name: str, /, **arguments: Any) -> None:
 
 
 def replay(model: nn.Module, log: list[dict[str, Any]]) -> nn.Module:
-    """Do the surgeries of `log` to `model`, in place; the weights are the caller's to fill in, so no warnings."""
+    """Do the surgeries of `log` to `model`, in place; the weights are the caller's to fill in, so no warnings, and
+    nothing that only decides weights is done again.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         for entry in log:
-            model = SURGERIES.get(entry["name"])(model, **entry["arguments"], inplace=True)
+            arguments = {name: _SHAPE_ONLY.get(name, value) for name, value in entry["arguments"].items()}
+            model = SURGERIES.get(entry["name"])(model, **arguments, inplace=True)
+            setattr(model, _ATTRIBUTE, [*surgeries(model)[:-1], copy.deepcopy(entry)])
     return model

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,14 +12,16 @@ from torch import Tensor, nn
 from deadweight.anatomy import Block, MlpPaths, anatomy
 from deadweight.errors import InputError, SurgeryError
 from deadweight.registry import did_you_mean
+from deadweight.surgery.calibration import calibration
 from deadweight.surgery.groups import Groups, groups_of
+from deadweight.surgery.importance import CHOICES, best, unit_scores
 from deadweight.surgery.log import patient, record
-from deadweight.surgery.narrow import check_narrowable, first_units, heaviest_units, narrow, units_kept
+from deadweight.surgery.merge import MERGES, NEEDS_LAYERS, merge_mlps
+from deadweight.surgery.narrow import check_narrowable, narrow, units_kept
+from deadweight.surgery.refit import check_refit, refit_outputs
 from deadweight.surgery.widths import note_width
 
 Module = TypeVar("Module", bound=nn.Module)
-MERGES = ("first", "mean")
-CHOOSERS: dict[str, Callable[[nn.Module, MlpPaths, int], Tensor]] = {"first": first_units, "weight": heaviest_units}
 
 
 def group_mlps(
@@ -28,11 +31,14 @@ def group_mlps(
     pattern: str | Sequence[Sequence[int]] = "adjacent",
     merge: str = "first",
     scale: float = 1.0,
+    refit: str | None = None,
+    batches: Iterable[Any] | None = None,
     inplace: bool = False,
 ) -> Module:
     """Let groups of blocks share one MLP; each block keeps its own norms, attention and drop-path.
 
-    GroupedMLP of arXiv 2512.01059 is ``group_mlps(fresh_model, scale=2**-0.5)``.
+    GroupedMLP of arXiv 2512.01059 is ``group_mlps(fresh_model, scale=2**-0.5)``; for a trained model
+    ``group_mlps(model, merge="union", refit="stream", batches=images)`` loses least.
 
     Parameters
     ----------
@@ -41,10 +47,17 @@ def group_mlps(
     pattern:
         ``adjacent`` | ``strided`` | ``mirrored``, or the groups as lists of block indices.
     merge:
-        ``first``: the group's first MLP is kept; ``mean``: the average of its members' weights.
+        ``first``: the group's first MLP is kept; ``mean``: the average of its members' weights; ``align``: the
+        average once the hidden units of each member are matched to the first's; ``union``: of each member its most
+        important units (by activation where there are `batches`, else by weight), side by side.
     scale:
         Multiplies fc1.weight, fc1.bias and fc2.weight of every shared MLP (gate, up and down of a gated one, and
         input biases), never the output bias. A group of one is left alone.
+    refit:
+        Fit the output layer of every shared MLP to all of its blocks jointly (``surgery/refit.py``): ``"layer"``
+        aims at their own old outputs, ``"stream"`` at the original's residual stream.
+    batches:
+        Calibration inputs for that, without labels.
 
     Raises
     ------
@@ -52,71 +65,138 @@ def group_mlps(
         MLPs that cannot be shared, naming the blocks; blocks that share already but would be separated.
     """
     if merge not in MERGES:
-        raise InputError(f"unknown merge {merge!r}", expected="first or mean", cure=did_you_mean(merge, list(MERGES)))
+        raise InputError(
+            f"unknown merge {merge!r}", expected=f"one of {', '.join(MERGES)}", cure=did_you_mean(merge, list(MERGES))
+        )
     if not 0 < scale < float("inf"):
         raise InputError(f"scale {scale}", expected="a positive number", cure="the paper's is 2**-0.5")
+    check_refit(refit)
     blocks = anatomy(model).blocks
     groups = groups_of(len(blocks), size, pattern)
+    inside = scale != 1 or merge in NEEDS_LAYERS or refit is not None
     for group in groups:
-        _check_group([blocks[index] for index in group], scaled=scale != 1)
+        _check_group([blocks[index] for index in group], inside=inside)
     _check_kept_together(blocks, groups)
+    inputs = calibration(model, batches, f"refit={refit!r}") if refit or batches is not None else []
+    scores = {}
+    if merge == "union":
+        known = [paths for block in blocks if (paths := block.mlp_paths) is not None]
+        scores = unit_scores(model, known, "activation" if inputs else "weight", inputs)
+    original = copy.deepcopy(model) if inplace and refit else model
     model = patient(model, inplace)
     blocks = anatomy(model).blocks
     for group in groups:
-        _share(model, [blocks[index] for index in group], merge, scale)
+        _share(model, [blocks[index] for index in group], merge, scale, scores)
+    if refit:
+        shared = [index for group in groups if len(group) > 1 for index in group]
+        refit_outputs(model, original, inputs, target=refit, blocks=shared)
     explicit = pattern if isinstance(pattern, str) else [[int(index) for index in group] for group in pattern]
-    record(model, "group_mlps", size=int(size), pattern=explicit, merge=merge, scale=float(scale))
+    extra = {} if refit is None else {"refit": refit}
+    record(model, "group_mlps", size=int(size), pattern=explicit, merge=merge, scale=float(scale), **extra)
     return model
 
 
-def shallow_mlps(model: Module, keep: float = 0.5, *, by: str = "first", inplace: bool = False) -> Module:
+def shallow_mlps(
+    model: Module,
+    keep: float | Sequence[float] = 0.5,
+    *,
+    by: str = "first",
+    refit: str | None = None,
+    batches: Iterable[Any] | None = None,
+    inplace: bool = False,
+) -> Module:
     """Keep max(1, floor(keep · hidden + ½)) hidden units of every MLP.
 
-    ShallowMLP of arXiv 2512.01059 is ``shallow_mlps(fresh_model)``. An MLP that blocks share is narrowed once.
+    ShallowMLP of arXiv 2512.01059 is ``shallow_mlps(fresh_model)``; for a trained model
+    ``shallow_mlps(model, by="activation", refit="stream", batches=images)`` loses least. An MLP that blocks share is
+    narrowed once.
 
     Parameters
     ----------
     keep:
-        Share of the units kept, in (0, 1].
+        Share of the units kept, in (0, 1]: one for all, or one a block.
     by:
-        ``first``: the first units, as the paper does; ``weight``: those with the largest weights.
+        ``first``: the first units, as the paper does; ``weight``: those with the largest weights; ``activation``:
+        those that do most on `batches`.
+    refit:
+        Fit the output layer of every narrowed MLP (``surgery/refit.py``): ``"layer"`` aims at its own old output,
+        ``"stream"`` at the original's residual stream.
+    batches:
+        Calibration inputs for both, without labels: a few dozen images, or several times as many tokens as units.
 
     Raises
     ------
     SurgeryError
         An MLP that cannot be narrowed, naming its block.
     """
-    if not 0 < keep <= 1:
-        raise InputError(f"keep {keep}", expected="a share in (0, 1]", cure="keep=0.5 keeps half of the units")
-    if by not in CHOOSERS:
+    blocks = anatomy(model).blocks
+    shares = _shares(keep, blocks)
+    if by not in CHOICES:
         raise InputError(
-            f"unknown choice of units {by!r}", expected="first or weight", cure=did_you_mean(by, list(CHOOSERS))
+            f"unknown choice of units {by!r}",
+            expected=f"one of {', '.join(CHOICES)}",
+            cure=did_you_mean(by, list(CHOICES)),
         )
-    for block in anatomy(model).blocks:
+    check_refit(refit)
+    narrowed = [block for block, share in zip(blocks, shares, strict=True) if share < 1]
+    for block in blocks if len(narrowed) == len(blocks) else narrowed:
         check_narrowable(block)
+    asked = f"refit={refit!r}" if refit else "by='activation'"
+    inputs = calibration(model, batches, asked) if refit or by == "activation" else []
+    original = copy.deepcopy(model) if inplace and refit else model
+    distinct = {id(block.mlp): (block.mlp_paths, shares[block.index]) for block in narrowed}
+    scores = unit_scores(model, [paths for paths, _ in distinct.values() if paths is not None], by, inputs)
     model = patient(model, inplace)
     parts = anatomy(model)
-    distinct = {id(block.mlp): block.mlp_paths for block in parts.blocks}
     changes: set[tuple[int, int]] = set()
-    for paths in distinct.values():
+    for paths, share in distinct.values():
         assert paths is not None  # checked above
-        count = units_kept(paths.hidden, keep)
-        narrow(model, paths, CHOOSERS[by](model, paths, count))
+        count = units_kept(paths.hidden, share)
+        narrow(model, paths, best(scores[paths.down], count))
         changes.add((paths.hidden, count))
-    note_width(model, parts.width, changes)
-    record(model, "shallow_mlps", keep=float(keep), by=by)
+    if len(narrowed) == len(blocks):
+        note_width(model, parts.width, changes)
+    if refit:
+        refit_outputs(model, original, inputs, target=refit, blocks=[block.index for block in narrowed])
+    extra = {} if refit is None else {"refit": refit}
+    record(model, "shallow_mlps", keep=_as_given(keep), by=by, **extra)
     return model
 
 
-def _check_group(group: Sequence[Block], *, scaled: bool) -> None:
+def _as_given(keep: float | Sequence[float]) -> float | list[float]:
+    return float(keep) if isinstance(keep, (int, float)) else [float(share) for share in keep]
+
+
+def _shares(keep: float | Sequence[float], blocks: Sequence[Block]) -> list[float]:
+    """The share of each block, checked; blocks that share an MLP must agree."""
+    given = _as_given(keep)
+    shares = given if isinstance(given, list) else [given] * len(blocks)
+    for share in shares:
+        if not 0 < share <= 1:
+            raise InputError(f"keep {share}", expected="a share in (0, 1]", cure="keep=0.5 keeps half of the units")
+    if len(shares) != len(blocks):
+        raise InputError(f"{len(shares)} shares for {len(blocks)} blocks", expected="one for all, or one a block")
+    first: dict[int, Block] = {}
+    for block in blocks:
+        other = first.setdefault(id(block.mlp), block)
+        if block.mlp is not None and shares[other.index] != shares[block.index]:
+            raise SurgeryError(
+                f"blocks {other.index} and {block.index} share an MLP and were given the shares "
+                f"{shares[other.index]:g} and {shares[block.index]:g}",
+                expected="one share for blocks that share",
+            )
+    return shares
+
+
+def _check_group(group: Sequence[Block], *, inside: bool) -> None:
     for block in group:
         if block.mlp is None:
             raise SurgeryError(f"block {block.index} ({block.path}) has no MLP that could be shared")
-        if scaled and len(group) > 1 and block.mlp_paths is None:
+        if inside and len(group) > 1 and block.mlp_paths is None:
             raise SurgeryError(
-                f"block {block.index} ({block.path}): the layers of its MLP are not known, so it cannot be scaled",
+                f"block {block.index} ({block.path}): the layers of its MLP are not known",
                 expected="an MLP of two or three linear layers",
-                cure="share without scaling: scale=1",
+                cure="share it as it is: merge='first' or 'mean', scale=1, no refit",
             )
     first = group[0]
     for block in group[1:]:
@@ -143,31 +223,19 @@ def _check_kept_together(blocks: Sequence[Block], groups: Groups) -> None:
                 )
 
 
-def _share(model: nn.Module, group: Sequence[Block], merge: str, scale: float) -> None:
-    keeper = group[0].mlp
-    others = {id(block.mlp): block.mlp for block in group if block.mlp is not keeper}
-    if keeper is None or not others:
+def _share(model: nn.Module, group: Sequence[Block], merge: str, scale: float, scores: Mapping[str, Tensor]) -> None:
+    distinct = {id(block.mlp): block for block in group}
+    members = [module for block in distinct.values() if (module := block.mlp) is not None]
+    if len(members) < 2:
         return
-    if merge == "mean":
-        _average(keeper, [module for module in others.values() if module is not None])
+    merge_mlps(model, members, [block.mlp_paths for block in distinct.values()], merge, scores)
     if scale != 1:
         assert group[0].mlp_paths is not None  # checked before
         _scale(model, group[0].mlp_paths, scale)
     for block in group[1:]:
         name = next(name for name, part in block.module.named_modules(remove_duplicate=False) if part is block.mlp)
         owner, _, leaf = name.rpartition(".")
-        setattr(block.module.get_submodule(owner), leaf, keeper)
-
-
-@torch.no_grad()
-def _average(keeper: nn.Module, others: Sequence[nn.Module]) -> None:
-    states = [module.state_dict() for module in others]
-    for name, own in keeper.state_dict().items():
-        if own.is_floating_point():
-            total = own.double()
-            for state in states:
-                total = total + state[name].double()
-            own.copy_(total / (1 + len(states)))
+        setattr(block.module.get_submodule(owner), leaf, members[0])
 
 
 @torch.no_grad()

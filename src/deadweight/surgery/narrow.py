@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,27 +21,6 @@ _NORM_SHAPES = ("normalized_shape", "num_features", "hidden_size")
 def units_kept(hidden: int, keep: float) -> int:
     """max(1, floor(keep · hidden + ½))."""
     return max(1, math.floor(keep * hidden + 0.5))
-
-
-def first_units(model: nn.Module, paths: MlpPaths, count: int) -> Tensor:
-    """The first `count` units, as in arXiv 2512.01059 (ShallowMLP)."""
-    return torch.arange(count)
-
-
-def heaviest_units(model: nn.Module, paths: MlpPaths, count: int) -> Tensor:
-    """The units of the largest weight: the product of the norms of what each reads and what it writes (ours).
-
-    A gated unit has two input rows; both norms enter the product, because either can silence it. The product does
-    not change when a unit's input is scaled up and its output down alike.
-    """
-    down = model.get_submodule(paths.down)
-    weight: Any = down.weight
-    score = (weight if is_transposed(down) else weight.T).detach().double().norm(dim=1)
-    for name in paths.up:
-        rows = _rows(model.get_submodule(name)).double().norm(dim=1)
-        score = score * rows.reshape(-1, paths.hidden).prod(dim=0)
-    order = torch.sort(score, descending=True, stable=True).indices
-    return order[:count].sort().values.cpu()
 
 
 def check_narrowable(block: Block) -> None:
@@ -65,41 +46,61 @@ def check_narrowable(block: Block) -> None:
             )
 
 
-def narrow(model: nn.Module, paths: MlpPaths, units: Tensor) -> None:
-    """Keep only `units` of the MLP at `paths`: rows of what reads, columns of what writes, entries of norms."""
-    count = len(units)
+@dataclass(frozen=True)
+class HiddenAxis:
+    """A tensor of an MLP with an entry for each hidden unit along `dim`, `halves` times over (gate and up packed)."""
+
+    owner: nn.Module
+    name: str
+    dim: int
+    halves: int
+
+    @property
+    def tensor(self) -> Tensor:
+        value = getattr(self.owner, self.name)
+        assert isinstance(value, Tensor)
+        return value.detach()
+
+    def taken(self, units: Tensor) -> Tensor:
+        """The entries of `units`, in that order, the halves apart: (…, halves, units, …)."""
+        apart = torch.unflatten(self.tensor, self.dim, (self.halves, -1))
+        return apart.index_select(self.dim + 1, units.to(apart.device))
+
+    def joined(self, pieces: Sequence[Tensor]) -> Tensor:
+        """What :meth:`taken` gave, side by side, the halves packed again."""
+        return torch.cat(list(pieces), dim=self.dim + 1).flatten(self.dim, self.dim + 1).contiguous()
+
+
+def hidden_axes(model: nn.Module, paths: MlpPaths) -> list[HiddenAxis]:
+    """Where the hidden units are: rows of what reads, columns of what writes, entries of norms between."""
+    found: list[HiddenAxis] = []
     for name in paths.up:
         layer = model.get_submodule(name)
         halves = linear_shape(layer)[1] // paths.hidden
-        rows = torch.cat([units + half * paths.hidden for half in range(halves)])
-        _take(layer, "weight", rows, 1 if is_transposed(layer) else 0)
-        _take(layer, "bias", rows, 0)
-        _note_shape(layer)
+        found.append(HiddenAxis(layer, "weight", 1 if is_transposed(layer) else 0, halves))
+        if isinstance(getattr(layer, "bias", None), Tensor):
+            found.append(HiddenAxis(layer, "bias", 0, halves))
     down = model.get_submodule(paths.down)
-    _take(down, "weight", units, 0 if is_transposed(down) else 1)
-    _note_shape(down)
+    found.append(HiddenAxis(down, "weight", 0 if is_transposed(down) else 1, 1))
     for name in paths.inner:
-        norm: Any = model.get_submodule(name)
-        for own, _ in list(norm.named_parameters(recurse=False)):
-            _take(norm, own, units, 0)
-        for own, buffer in list(norm.named_buffers(recurse=False)):
-            if tuple(buffer.shape) == (paths.hidden,):
-                setattr(norm, own, buffer[units.to(buffer.device)].clone())
-        _set_width(norm, _NORM_SHAPES, paths.hidden, count)
+        norm = model.get_submodule(name)
+        own = [*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)]
+        found += [HiddenAxis(norm, key, 0, 1) for key, value in own if tuple(value.shape) == (paths.hidden,)]
+    return found
+
+
+def narrow(model: nn.Module, paths: MlpPaths, units: Tensor) -> None:
+    """Keep only `units` of the MLP at `paths`."""
+    count = len(units)
+    for axis in hidden_axes(model, paths):
+        old, kept = getattr(axis.owner, axis.name), axis.joined([axis.taken(units)])
+        parameter = isinstance(old, nn.Parameter)
+        setattr(axis.owner, axis.name, nn.Parameter(kept, requires_grad=old.requires_grad) if parameter else kept)
+    for name in (*paths.up, paths.down):
+        _note_shape(model.get_submodule(name))
+    for name in paths.inner:
+        _set_width(model.get_submodule(name), _NORM_SHAPES, paths.hidden, count)
     _set_width(model.get_submodule(paths.path), _WIDTH_NAMES, paths.hidden, count)
-
-
-def _rows(layer: nn.Module) -> Tensor:
-    weight: Any = layer.weight
-    rows: Tensor = (weight.T if is_transposed(layer) else weight).detach()
-    return rows
-
-
-def _take(layer: nn.Module, name: str, indices: Tensor, dim: int) -> None:
-    old = getattr(layer, name, None)
-    if isinstance(old, nn.Parameter):
-        kept = old.detach().index_select(dim, indices.to(old.device)).contiguous()
-        setattr(layer, name, nn.Parameter(kept, requires_grad=old.requires_grad))
 
 
 def _note_shape(layer: Any) -> None:

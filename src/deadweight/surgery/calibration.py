@@ -1,0 +1,127 @@
+"""Calibration inputs: what a refit or a choice of units looks at. Labels are never used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deadweight.errors import InputError
+
+_LABELS = ("labels", "label")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One batch as the model is called with it: positional tensors, or keywords."""
+
+    args: tuple[Tensor, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def items(self) -> int:
+        """Images or sequences in the batch."""
+        return int(self._tensors()[0].shape[0])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in a batch of sequences; for images their pixels' squares of 16, which is near enough to budget by."""
+        example = self._tensors()[0]
+        return example.numel() if example.dim() == 2 else example[:, 0].numel() // 256
+
+    @property
+    def mask(self) -> Tensor | None:
+        """(B, T) which tokens count, where the inputs say so."""
+        found = self.kwargs.get("attention_mask")
+        return found if isinstance(found, Tensor) and found.dim() == 2 else None
+
+    def first(self) -> Inputs:
+        """The first item alone."""
+        size = self.items
+        kwargs = {
+            name: value[:1] if isinstance(value, Tensor) and value.dim() and value.shape[0] == size else value
+            for name, value in self.kwargs.items()
+        }
+        return Inputs(tuple(value[:1] for value in self.args), kwargs)
+
+    def call(self, model: nn.Module) -> Any:
+        """Run `model` on the batch."""
+        return model(*self.args, **self.kwargs)
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.args, *(value for value in self.kwargs.values() if isinstance(value, Tensor) and value.dim())]
+
+
+def calibration(model: nn.Module, batches: Iterable[Any] | None, what: str) -> list[Inputs]:
+    """`batches` ready to be run through `model`, as often as need be.
+
+    Parameters
+    ----------
+    batches:
+        Each a tensor, a dict of keyword inputs, or a tuple or list that starts with one of those; what follows
+        (labels) is dropped.
+    what:
+        Who asks, for the error.
+
+    Raises
+    ------
+    InputError
+        No batches, or a batch that holds no tensor.
+    """
+    if batches is None:
+        raise InputError(
+            f"{what} without batches",
+            expected="calibration inputs: batches=[images, …], no labels needed",
+            cure="a few dozen images, or sequences with several times as many tokens as an MLP has units",
+        )
+    if isinstance(batches, Tensor):
+        batches = [batches]
+    ready = [_ready(model, batch, number) for number, batch in enumerate(batches)]
+    if not ready:
+        raise InputError(f"{what} with no calibration inputs: batches is empty", expected="at least one batch")
+    return ready
+
+
+def _ready(model: nn.Module, batch: Any, number: int) -> Inputs:
+    given: Any = batch
+    while isinstance(given, (tuple, list)) and given:
+        given = given[0]
+    weight = next(model.parameters())
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value.to(weight.device, weight.dtype) if value.is_floating_point() else value.to(weight.device)
+
+    extra = {"use_cache": False} if hasattr(getattr(model, "config", None), "use_cache") else {}
+    if isinstance(given, Tensor):
+        found = Inputs((moved(given),), extra)
+    elif isinstance(given, Mapping):
+        named = {str(name): moved(value) for name, value in given.items() if name not in _LABELS}
+        found = Inputs((), {**extra, **named})
+    else:
+        found = Inputs((), {})
+    if not found._tensors() or not found.items:
+        raise InputError(
+            f"batch {number} is a {type(batch).__name__} without inputs",
+            expected="a tensor, a dict of keyword inputs, or a tuple that starts with one",
+        )
+    return found
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """`models` in eval mode and without gradients; each module is left in the mode it was in."""
+    training = [module for model in models for module in model.modules() if module.training]
+    for model in models:
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True

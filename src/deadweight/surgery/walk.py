@@ -1,0 +1,120 @@
+"""Running a model one block at a time, whatever lies between its blocks.
+
+To enter block i with a given residual stream the model itself is called with its blocks stood in for: the one before
+returns that stream, block i stops the call and gives away how it was called. So masks, rotary tables, and what Swin
+does between its stages come from the model's own code, and a walk costs no more than the parts outside the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from deadweight.anatomy import Block
+from deadweight.anatomy.parts import stream
+from deadweight.errors import SurgeryError
+from deadweight.surgery.calibration import Inputs
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a block is called; its first argument carries the residual stream."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def stream(self) -> Tensor:
+        return stream(self.args[0] if self.args else next(iter(self.kwargs.values())))
+
+
+class _Reached(Exception):
+    def __init__(self, call: Call) -> None:
+        super().__init__("a block was reached")
+        self.call = call
+
+
+class Walk:
+    """A model whose blocks are run one by one.
+
+    Raises
+    ------
+    SurgeryError
+        The blocks do not run in the order of the anatomy.
+    """
+
+    def __init__(self, model: nn.Module, blocks: Sequence[Block], example: Inputs) -> None:
+        self.model, self.blocks = model, blocks
+        self._shapes: list[Any] = []
+        self._look(example)
+
+    def enter(self, inputs: Inputs, index: int, after: Tensor | None = None) -> Call:
+        """The call of block `index` on a batch, where the block before it returned the stream `after`."""
+
+        def stand_in(number: int) -> Callable[..., Any]:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                call = Call(args, kwargs)
+                if number == index:
+                    raise _Reached(call)
+                return self._shaped(number, after if number == index - 1 and after is not None else call.stream)
+
+            return forward
+
+        try:
+            with _forwards({block.module: stand_in(block.index) for block in self.blocks[: index + 1]}):
+                inputs.call(self.model)
+        except _Reached as reached:
+            return reached.call
+        raise SurgeryError(f"block {index} ({self.blocks[index].path}) was not reached", expected="blocks run in order")
+
+    def run(self, index: int, call: Call) -> Tensor:
+        """The residual stream after block `index`."""
+        return stream(self.blocks[index].module(*call.args, **call.kwargs))
+
+    def _shaped(self, number: int, tokens: Tensor) -> Any:
+        """`tokens` in what block `number` returns: itself, or a tuple that starts with it."""
+        seen = self._shapes[number]
+        return tokens if isinstance(seen, Tensor) else type(seen)((tokens, *seen[1:]))
+
+    def _look(self, example: Inputs) -> None:
+        order: list[int] = []
+        outputs: dict[int, Any] = {}
+        handles = []
+        for block in self.blocks:
+
+            def note(module: nn.Module, args: Any, output: Any, index: int = block.index) -> None:
+                order.append(index)
+                outputs[index] = output
+
+            handles.append(block.module.register_forward_hook(note))
+        try:
+            example.call(self.model)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if order != list(range(len(self.blocks))):
+            raise SurgeryError(
+                f"the blocks of this {type(self.model).__name__} ran in the order {order}",
+                expected="each block once, in the order of dw.anatomy(model).blocks",
+            )
+        self._shapes = [outputs[index] for index in order]
+
+
+@contextmanager
+def _forwards(stand_ins: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Other `forward` methods for some modules, for a while."""
+    before = {module: module.__dict__.get("forward") for module in stand_ins}
+    for module, forward in stand_ins.items():
+        module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        for module, old in before.items():
+            if old is None:
+                del module.__dict__["forward"]
+            else:
+                module.__dict__["forward"] = old
