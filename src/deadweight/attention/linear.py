@@ -34,7 +34,12 @@ class Linear(Projected):
     def attend(self, q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
         if self.causal:
             self.kernel = "chunked"
-            return chunked_linear_attention(q_BHTD, k_BGSD, v_BGSD, None, self.chunk)[0]
+            past = k_BGSD.shape[2] - q_BHTD.shape[2]
+            state = None
+            if past:  # a host that keeps keys and values where ours keeps a state
+                seen_k, seen_v = feature_map(k_BGSD[:, :, :past]), v_BGSD[:, :, :past]
+                state = State(seen_k.transpose(2, 3) @ seen_v, seen_k.sum(2))
+            return chunked_linear_attention(q_BHTD, k_BGSD[:, :, past:], v_BGSD[:, :, past:], state, self.chunk)[0]
         self.kernel = "two products"
         q, k = feature_map(q_BHTD), feature_map(k_BGSD)
         denominator = q @ k.sum(2).unsqueeze(3)
