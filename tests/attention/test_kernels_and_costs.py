@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from attention_cases import CASES, DIM, HEADS, build, tokens
+from attention_cases import CASES, DIM, HEADS, build, oracle, tokens
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from deadweight.attention import mechanism, pool_heads
-from deadweight.attention.linear import exclusive_prefix, feature_map
+from deadweight.attention.banded import BandedAttention
+from deadweight.attention.linear_chunks import feature_map, running
 from deadweight.attention.lsh import hash_buckets, lsh_attention
 from deadweight.attention.mla import absorbed_attention, expanded_attention
 from deadweight.errors import InputError, MachineError
@@ -122,10 +123,14 @@ def test_pytorch_really_refuses_what_flash_cannot_do():
         torch.nn.functional.scaled_dot_product_attention(q, q, v)
 
 
-@pytest.mark.parametrize("rows", [1, 63, 64, 65, 130, 4097])
-def test_prefix_sums_by_triangles_equal_cumsum(rows):
-    x = torch.randn(2, rows, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(exclusive_prefix(x), x.cumsum(1) - x, rtol=1e-10, atol=1e-10)
+@pytest.mark.parametrize("back", [False, True], ids=["before", "after"])
+def test_running_sums_equal_cumsum_and_move_the_total_on(back):
+    x = torch.randn(2, 9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    total = torch.ones(2, 3, dtype=torch.float64)
+    turned = x.flip(1) if back else x
+    expected = turned.cumsum(1) - turned + 1
+    torch.testing.assert_close(running(x, total, back=back), expected.flip(1) if back else expected)
+    torch.testing.assert_close(total, x.sum(1) + 1)
 
 
 def test_the_feature_map_is_elu_plus_one():
@@ -242,3 +247,48 @@ def test_bad_inputs_are_refused():
     two_sided = mechanism("sdpa", DIM, HEADS, causal=False)
     with pytest.raises(InputError, match="not causal"):
         two_sided(tokens(5).float(), cache=two_sided.new_cache(2))
+
+
+LONG = {
+    "sliding_window": ("sliding_window", {"window": 50}),
+    "linear": ("linear", {}),
+    "mla": ("mla", {"rope_dim": 4}),
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_long_sequences_equal_the_oracle_and_are_counted(case):
+    """Beyond the lengths of the other tests the work goes piece by piece, and backward by hand."""
+    name, options = LONG[case]
+    CASES[f"long_{case}"] = (name, options)
+    try:
+        m, x = build(f"long_{case}"), tokens(1100, batch=1).requires_grad_()
+        leaves = [x, *m.parameters()]
+        expected, got = oracle(f"long_{case}", m, x), m(x)
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+        found, wanted = (torch.autograd.grad(y.pow(2).sum(), leaves) for y in (got, expected))
+        for one, two in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-7, atol=1e-8)
+    finally:
+        del CASES[f"long_{case}"]
+    assert m.macs(1, 1100).executed == count(m, x.detach()).executed
+    assert m.kernel == {"sliding_window": "banded", "linear": "chunked", "mla": "blocked"}[case]
+
+
+@pytest.mark.parametrize("piece", [1, 2, 64])
+@pytest.mark.parametrize(
+    ("queries", "keys", "window", "block"), [(200, 200, 50, 64), (100, 130, 31, 32), (90, 90, 200, 64), (65, 65, 1, 16)]
+)
+def test_the_band_by_pieces_equals_the_band_in_one(queries, keys, window, block, piece):
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(2, 2, n, 8, dtype=torch.float64, generator=draw).requires_grad_() for n in (queries, keys, keys)
+    )
+    found = BandedAttention.apply(q, k, v, window, block, piece)
+    distance = torch.arange(queries)[:, None] + keys - queries - torch.arange(keys)
+    mask = (distance >= 0) & (distance < window)
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
+    grads = [torch.autograd.grad(y.pow(2).sum(), [q, k, v]) for y in (found, wanted)]
+    for one, two in zip(*grads, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-10)

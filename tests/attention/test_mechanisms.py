@@ -117,3 +117,36 @@ def test_the_same_seed_gives_the_same_rotations_and_another_seed_others():
     one, two, other = (mechanism("lsh", DIM, HEADS, seed=seed).rotations for seed in (0, 0, 1))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_flow_through_the_cache(case):
+    m, x = build(case), tokens(40).requires_grad_()
+    leaves = [x, *(weight for weight in m.parameters() if weight.requires_grad)]
+    first, cache = m(x[:, :25], cache=m.new_cache(2))
+    second, _ = m(x[:, 25:], cache=cache)
+    seed = torch.randn(2, 40, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    options = {"allow_unused": True, "materialize_grads": True}
+    found = torch.autograd.grad(torch.cat([first, second], 1), leaves, seed, **options)
+    wanted = torch.autograd.grad(m(x), leaves, seed, **options)
+    for one, two in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", CASES)
+def test_two_futures_of_a_grown_cache_do_not_disturb_each_other(case):
+    m, x = build(case), tokens(30)
+    _, cache = m(x[:, :10], cache=m.new_cache(2))
+    _, cache = m(x[:, 10:11], cache=cache)  # from here on there may be room behind it
+    straight = cache
+    for at in range(11, 20):
+        wanted, straight = m(x[:, at : at + 1], cache=straight)
+    other = cache
+    for _ in range(11, 20):
+        _, other = m(-x[:, :1], cache=other)
+    again = cache
+    for at in range(11, 20):
+        found, again = m(x[:, at : at + 1], cache=again)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, m(x[:, :20])[:, -1:], rtol=1e-9, atol=1e-9)

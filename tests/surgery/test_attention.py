@@ -90,8 +90,10 @@ def test_a_swapped_model_is_saved_and_loaded(tmp_path):
 def test_hosts_that_are_refused(zoo):
     with pytest.raises(SurgeryError, match="causal"):
         swap_attention(vit(zoo), "mla")
-    with pytest.raises(SurgeryError, match="hf_language"):
-        swap_attention(zoo.fresh("llama"), "linear")
+    with pytest.raises(SurgeryError, match="projections of its own"):
+        swap_attention(zoo.fresh("llama"), "lsh")
+    with pytest.raises(SurgeryError, match="torchvision"):
+        swap_attention(zoo.fresh("torchvision"), "linear")
     normed = timm.create_model(
         "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=2, qk_norm=True
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, overload
 
 import torch
@@ -17,6 +17,7 @@ from deadweight.attention.rotary import check_rotary, rotate
 from deadweight.errors import InputError
 
 NOT_RUN = "not run yet"
+SPARE = 64  # tokens of room a cache is given at least
 
 
 class Macs(NamedTuple):
@@ -31,16 +32,54 @@ class Macs(NamedTuple):
     executed: int
 
 
+@dataclass
+class Room:
+    """A tensor with space at its end, of which `filled` places along the token dimension are somebody's."""
+
+    buffer: Tensor
+    filled: int
+
+
 @dataclass(frozen=True)
 class Cache:
-    """What a mechanism keeps of the tokens it has seen. Never changed in place: an old cache can be used again.
+    """What a mechanism keeps of the tokens it has seen. Never changed: an old cache can be used again.
 
     tensors: by name, batch first; their layout is in the docstring of the mechanism.
     length:  tokens seen.
+    rooms:   space behind some of the tensors, so that the next step need not copy them.
     """
 
     tensors: Mapping[str, Tensor]
     length: int = 0
+    rooms: Mapping[str, Room] = field(default_factory=dict, repr=False)
+
+    def extended(self, name: str, new: Tensor, dim: int) -> tuple[Tensor, Room | None]:
+        """`tensors[name]` with `new` behind it, and the room it lies in.
+
+        Written into the room where the place behind is still free; copied into a larger one where it is not, for
+        another future has taken it or there is none. Where a gradient must flow, the two are joined afresh.
+        """
+        old, start = self.tensors[name], self.tensors[name].shape[dim]
+        if start == 0:
+            return new, None
+        end = start + new.shape[dim]
+        if torch.is_grad_enabled() and (old.requires_grad or new.requires_grad):
+            return torch.cat([old, new], dim), None
+        room = self.rooms.get(name)
+        if room is None or room.filled != start or end > room.buffer.shape[dim]:
+            shape = list(old.shape)
+            shape[dim] = end + max(SPARE, end // 4)
+            room = Room(old.new_empty(shape), start)
+            room.buffer.narrow(dim, 0, start).copy_(old)
+        room.buffer.narrow(dim, start, end - start).copy_(new)
+        room.filled = end
+        return room.buffer.narrow(dim, 0, end), room
+
+    def grown(self, new: Mapping[str, Tensor], dim: int) -> tuple[dict[str, Tensor], dict[str, Room]]:
+        """:meth:`extended` for several tensors."""
+        found = {name: self.extended(name, value, dim) for name, value in new.items()}
+        rooms = {name: room for name, (_, room) in found.items() if room is not None}
+        return {name: tensor for name, (tensor, _) in found.items()}, rooms
 
     @property
     def bytes(self) -> int:
@@ -173,9 +212,13 @@ class Projected(Mechanism):
         q, k, v = self.project(x_BTC, 0 if cache is None else cache.length)
         if cache is None:
             return self.merge(self.attend(q, k, v)), None
-        k, v = torch.cat([cache.tensors["keys"], k], 2), torch.cat([cache.tensors["values"], v], 2)
-        grown = Cache({"keys": self.kept(k), "values": self.kept(v)}, cache.length + x_BTC.shape[1])
-        return self.merge(self.attend(q, k, v)), grown
+        length = cache.length + x_BTC.shape[1]
+        whole, rooms = cache.grown({"keys": k, "values": v}, 2)
+        k, v = whole["keys"], whole["values"]
+        if self.kept_tokens(length) < length:
+            rooms = {}  # what is dropped at the front would stay in memory with them
+        kept = Cache({"keys": self.kept(k), "values": self.kept(v)}, length, rooms)
+        return self.merge(self.attend(q, k, v)), kept
 
     def project(self, x_BTC: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, split into heads; the first two rotated from position `start` on."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deadweight.attention.base import Cache, Macs, Mechanism
+from deadweight.attention.blocked import BLOCK, BlockedAttention, blocked_pairs
 from deadweight.attention.eager import lower_right_mask
 from deadweight.attention.rotary import check_rotary, rotate
 from deadweight.attention.sdpa import fused_attention
@@ -18,24 +19,29 @@ BASE = 10_000.0
 def expanded_attention(
     q_BHTD: Tensor, q_rope_BHTR: Tensor, latent_BSL: Tensor, k_rope_BSR: Tensor, kv_up_HEL: Tensor
 ) -> tuple[Tensor, str]:
-    """Every head's keys and values made from the latents, then fused attention; and the kernel that ran.
+    """Every head's keys and values made from the latents, then exact attention; and the kernel that ran.
 
-    `kv_up_HEL` holds, a head, W_UK (its first D rows) over W_UV. Values are padded to the width of the keys and the
-    padding cut off again: with unequal widths PyTorch leaves its flash kernel for the quadratic one.
+    `kv_up_HEL` holds, a head, W_UK (its first D rows) over W_UV. On a CPU long sequences go by blocks, which take
+    values narrower than the keys as they are. Elsewhere the values are padded to the width of the keys and the padding
+    is cut off again: with unequal widths PyTorch leaves its flash kernel for the quadratic one.
     """
     width, rope = q_BHTD.shape[-1], q_rope_BHTR.shape[-1]
     kv_BSF = F.linear(latent_BSL, kv_up_HEL.flatten(0, 1))
     kv_BHSE = torch.unflatten(kv_BSF, 2, (-1, 2 * width)).transpose(1, 2)
     k_BHSD, v_BHSD = kv_BHSE[..., :width], kv_BHSE[..., width:]
     shared = k_rope_BSR.unsqueeze(1).expand(-1, k_BHSD.shape[1], -1, -1)
-    y, kernel = fused_attention(
-        torch.cat([q_BHTD, q_rope_BHTR], 3),
-        torch.cat([k_BHSD, shared], 3),
-        F.pad(v_BHSD, (0, rope)),
-        causal=True,
-        scale=(width + rope) ** -0.5,
-    )
+    q_BHTE, k_BHSE = torch.cat([q_BHTD, q_rope_BHTR], 3), torch.cat([k_BHSD, shared], 3)
+    scale = (width + rope) ** -0.5
+    if in_blocks(q_BHTD.shape[2], q_BHTD.device):
+        y: Tensor = BlockedAttention.apply(q_BHTE, k_BHSE, v_BHSD, scale)
+        return y, "blocked"
+    y, kernel = fused_attention(q_BHTE, k_BHSE, F.pad(v_BHSD, (0, rope)), causal=True, scale=scale)
     return y[..., :width], kernel
+
+
+def in_blocks(tokens: int, device: torch.device) -> bool:
+    """Whether the blocks beat the fused kernel on padded values."""
+    return tokens >= 2 * BLOCK and device.type in ("cpu", "meta")
 
 
 def absorbed_attention(
@@ -48,12 +54,14 @@ def absorbed_attention(
     width, rope = q_BHTD.shape[-1], q_rope_BHTR.shape[-1]
     queries, keys = q_BHTD.shape[2], latent_BSL.shape[1]
     up_keys_HDL, up_values_HDL = kv_up_HEL[:, :width], kv_up_HEL[:, width:]
-    q_latent_BHTL = q_BHTD @ up_keys_HDL
-    scores = q_latent_BHTL @ latent_BSL.unsqueeze(1).transpose(2, 3)
-    scores = (scores + q_rope_BHTR @ k_rope_BSR.unsqueeze(1).transpose(2, 3)) * (width + rope) ** -0.5
+    # All heads read the same latents, so heads and queries are the rows of one product: nothing is spread over heads.
+    q_latent = (q_BHTD @ up_keys_HDL).flatten(1, 2)
+    scores = torch.bmm(q_latent, latent_BSL.transpose(1, 2))
+    scores = (scores + torch.bmm(q_rope_BHTR.flatten(1, 2), k_rope_BSR.transpose(1, 2))) * (width + rope) ** -0.5
+    scores = torch.unflatten(scores, 1, (-1, queries))
     if queries > 1:
         scores = scores.masked_fill(lower_right_mask(queries, keys, q_BHTD.device).logical_not(), float("-inf"))
-    found_BHTL = scores.softmax(-1) @ latent_BSL.unsqueeze(1)
+    found_BHTL = torch.unflatten(torch.bmm(scores.softmax(-1).flatten(1, 2), latent_BSL), 1, (-1, queries))
     return torch.matmul(found_BHTL, up_values_HDL.transpose(1, 2))
 
 
@@ -100,9 +108,9 @@ class Mla(Mechanism):
         k_rope_BTR = rotate(down[..., self.kv_rank :], start, self.rope)
         grown = None
         if cache is not None:
-            latent_BTL = torch.cat([cache.tensors["latents"], latent_BTL], 1)
-            k_rope_BTR = torch.cat([cache.tensors["keys"], k_rope_BTR], 1)
-            grown = Cache({"latents": latent_BTL, "keys": k_rope_BTR}, start + x_BTC.shape[1])
+            whole, rooms = cache.grown({"latents": latent_BTL, "keys": k_rope_BTR}, 1)
+            latent_BTL, k_rope_BTR = whole["latents"], whole["keys"]
+            grown = Cache(whole, start + x_BTC.shape[1], rooms)
         up_HEL = torch.unflatten(self.kv_up.weight, 0, (self.heads, -1))
         if start:
             self.kernel = "absorbed"
@@ -122,5 +130,8 @@ class Mla(Mechanism):
     def macs(self, batch: int, tokens: int) -> Macs:
         """Of the expanded form; making keys and values from the latents is a projection and not in it."""
         keys, heads = self.head_dim + self.rope_dim, batch * self.heads
+        necessary = self.pairs(tokens) * heads * (keys + self.head_dim)
+        if in_blocks(tokens, self.weight.device):
+            return Macs(necessary, blocked_pairs(tokens) * heads * (keys + self.head_dim))
         executed = tokens * tokens if self.kernel == "sdpa:math" else self.pairs(tokens)
-        return Macs(self.pairs(tokens) * heads * (keys + self.head_dim), executed * heads * 2 * keys)
+        return Macs(necessary, executed * heads * 2 * keys)

@@ -6,27 +6,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deadweight.attention.banded import BLOCK, PIECE, BandedAttention, block_of
 from deadweight.attention.base import Macs
 from deadweight.attention.sdpa import Sdpa, fused_attention
 from deadweight.errors import InputError
 
-BLOCK = 64  # queries a block: large enough for the matrix product, small beside the window
+LONG = 1024  # queries from which the scores are made piece by piece, and made again on the way back
 
 
-def blocks_of(tokens: int, window: int) -> tuple[int, int]:
+def blocks_of(tokens: int, window: int, dtype: torch.dtype, *, causal: bool) -> tuple[int, int]:
     """(queries a block, blocks of keys before it that its first query may need)."""
-    block = min(BLOCK, tokens)
+    block = block_of(dtype, tokens) if causal and tokens >= LONG else min(BLOCK, tokens)
     return block, -(-(window - 1) // block)
 
 
 def banded_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, window: int, *, causal: bool) -> Tensor:
     """softmax(QKᵀ/√d) V over the keys at a distance below `window`, exactly (ours).
 
+    The T queries belong to the last T of the S keys (S < T + window). Short sequences and two-sided attention keep
+    their scores; long causal ones go through :class:`~deadweight.attention.banded.BandedAttention`, which does not.
+    """
+    tokens = q_BHTD.shape[2]
+    if causal and tokens >= LONG:
+        y_BHTD: Tensor = BandedAttention.apply(q_BHTD, k_BHSD, v_BHSD, window, block_of(q_BHTD.dtype, tokens), PIECE)
+        return y_BHTD
+    return short_banded_attention(q_BHTD, k_BHSD, v_BHSD, window, causal=causal)
+
+
+def short_banded_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, window: int, *, causal: bool) -> Tensor:
+    """The same with all scores of the band in memory.
+
     Queries go in blocks; a block sees its own keys and the neighbouring blocks' that its window reaches, so that the
-    work is T · (window + block), not T². The T queries belong to the last T of the S keys (S < T + window).
+    work is T · (window + block), not T².
     """
     tokens, past = q_BHTD.shape[2], k_BHSD.shape[2] - q_BHTD.shape[2]
-    block, before = blocks_of(tokens, window)
+    block, before = blocks_of(tokens, window, q_BHTD.dtype, causal=causal)
     after = 0 if causal else before
     count = -(-tokens // block)
     tail = count * block - tokens
@@ -93,7 +107,8 @@ class SlidingWindow(Sdpa):
         )
 
     def kept(self, x_BGSD: Tensor) -> Tensor:
-        return x_BGSD[:, :, x_BGSD.shape[2] - self.kept_tokens(x_BGSD.shape[2]) :]
+        kept = x_BGSD[:, :, x_BGSD.shape[2] - self.kept_tokens(x_BGSD.shape[2]) :]
+        return kept if torch.is_grad_enabled() else kept.clone()  # a view would keep what it leaves out
 
     def kept_tokens(self, tokens: int) -> int:
         return min(tokens, self.window - 1)
@@ -106,7 +121,7 @@ class SlidingWindow(Sdpa):
     def macs(self, batch: int, tokens: int) -> Macs:
         if tokens <= self.window:
             return super().macs(batch, tokens)
-        block, before = blocks_of(tokens, self.window)
+        block, before = blocks_of(tokens, self.window, self.weight.dtype, causal=self.causal)
         span = block * (1 + before if self.causal else 1 + 2 * before)
         a_pair = 2 * self.head_dim * self.heads * batch
         return Macs(self.pairs(tokens) * a_pair, -(-tokens // block) * block * span * a_pair)

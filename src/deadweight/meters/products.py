@@ -20,6 +20,10 @@ _PRODUCTS: dict[Any, tuple[int, int]] = {  # operation -> positions of its two o
     aten.bmm.default: (0, 1),
     aten.addmm.default: (1, 2),
     aten.baddbmm.default: (1, 2),
+    aten.mm.out: (0, 1),
+    aten.bmm.out: (0, 1),
+    aten.baddbmm.out: (1, 2),
+    aten.baddbmm_.default: (1, 2),
     aten.mv.default: (0, 1),
     aten.addmv.default: (1, 2),
 }

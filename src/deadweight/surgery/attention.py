@@ -14,6 +14,7 @@ from deadweight.anatomy import Block, anatomy
 from deadweight.attention import MECHANISMS, Mechanism, mechanism, pool_heads
 from deadweight.attention.base import Projected
 from deadweight.errors import InputError, SurgeryError
+from deadweight.surgery import hosted_attention as hosted
 from deadweight.surgery.log import patient, record
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -51,8 +52,9 @@ def swap_attention(model: Module, name: str, *, inplace: bool = False, **options
     """Replace the attention of every block by the mechanism `name`.
 
     eager, sdpa, flash, sliding_window, linear, gqa and mqa take over the weights (for gqa and mqa the keys and values
-    of neighbouring heads are averaged); lsh and mla start fresh, with a warning. Works on our GPT-2 and on timm's
-    ViTs, which are not causal: lsh and mla are not defined there.
+    of neighbouring heads are averaged); lsh and mla start fresh, with a warning. Works on our GPT-2, on timm's ViTs,
+    which are not causal (lsh and mla are not defined there), and on causal language models and ViTs of transformers,
+    which keep their projections, rotary positions and cache and run what needs no weights of its own.
 
     Parameters
     ----------
@@ -69,10 +71,12 @@ def swap_attention(model: Module, name: str, *, inplace: bool = False, **options
     MECHANISMS.get(name)
     parts = anatomy(model)
     causal = parts.kind == "causal_lm"
+    if parts.family in hosted.FAMILIES:
+        return hosted.swap(patient(model, inplace), name, parts, options)
     if parts.family not in ("gpt2", "timm"):
         raise SurgeryError(
             f"the attention of a {type(model).__name__} ({parts.family}) cannot be swapped",
-            expected="our GPT-2, or a ViT of timm",
+            expected="our GPT-2, a ViT of timm, or a language model or ViT of transformers",
         )
     if not causal and name in CAUSAL_ONLY:
         raise SurgeryError(
