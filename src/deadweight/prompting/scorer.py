@@ -13,7 +13,8 @@ from torch import Tensor
 
 from deadweight.errors import InputError
 from deadweight.prompting.encoding import Query, encode_queries, label_lists
-from deadweight.prompting.packing import log_probs, pack_size, packs, plain_log_probs, windows
+from deadweight.prompting.memory import room
+from deadweight.prompting.packing import log_probs, packs, plain_log_probs, windows
 from deadweight.prompting.trie import build_trie
 
 if TYPE_CHECKING:
@@ -80,13 +81,15 @@ def _flat_log_probs(model: Any, queries: list[Query], memory: int | None) -> tup
     targets = [query.tokens[query.start :] for query in queries]
     sizes = [len(one) for one in targets]
     longest = max(len(query.tokens) for query in queries)
-    pack = pack_size(model, longest, memory)
     reach = windows(model.config)
     with _evaluating(model):
-        if reach is not None and packs(model, reach):
+        room(model, longest, memory, whole_masks=False)  # refuses a budget too small before anything is computed
+        how = packs(model, reach)
+        if reach is not None and how != "plain":
+            space = room(model, longest, memory, whole_masks=how == "masks")
             # A label's last token predicts nothing we ask for, so it is never fed to the model.
             trie, nodes = build_trie([q.tokens[:-1] for q in queries], [q.start - 1 for q in queries])
-            flat = log_probs(model, trie, np.concatenate(nodes), np.concatenate(targets), pack, reach)
+            flat = log_probs(model, trie, np.concatenate(nodes), np.concatenate(targets), space, reach, how)
             return flat, sizes
         warnings.warn(
             f"{type(model).__name__} does not take packed sequences; each prompt is computed by itself",
