@@ -58,15 +58,32 @@ def score_labels(
     """
     if reduction not in ("sum", "mean"):
         raise InputError(f"reduction {reduction!r}", expected="'sum' or 'mean'")
+    sums, counts = label_scores(lm, prompts, labels, memory=memory)
+    return sums if reduction == "sum" else sums / counts.clamp(min=1)
+
+
+def label_scores(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    labels: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    memory: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The summed log-likelihood of every label, and how many tokens each has (0 where a list is filled up).
+
+    float32 and int64, both [prompts, labels]; all else as :func:`score_labels`.
+    """
     lists = label_lists(prompts, labels)
-    scores = torch.full((len(lists), max(map(len, lists), default=0)), float("-inf"))
+    sums = torch.full((len(lists), max(map(len, lists), default=0)), float("-inf"))
+    counts = torch.zeros(sums.shape, dtype=torch.int64)
     queries = encode_queries(lm.tokenizer, prompts, lists, lm.max_length)
     if not queries:
-        return scores
+        return sums, counts
     flat, sizes = _flat_log_probs(lm.model, queries, memory)
     for query, parts in zip(queries, torch.split(flat, sizes), strict=True):
-        scores[query.prompt, query.label] = parts.sum() if reduction == "sum" else parts.mean()
-    return scores
+        sums[query.prompt, query.label] = parts.sum()
+        counts[query.prompt, query.label] = len(parts)
+    return sums, counts
 
 
 def distinct_tokens(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str] | Sequence[Sequence[str]]) -> int:
