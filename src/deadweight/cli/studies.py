@@ -113,7 +113,7 @@ def icl(
     Args:
         study: a YAML file or packaged study with all options; flags override it.
         language: causal language models, or openai:http://HOST:PORT/v1?model=NAME; may be repeated.
-        tasks: embedded:NAME, csv:PATH?text=COLUMN&label=COLUMN, jsonl:…, parquet:…, hf:DATASET; may be repeated.
+        tasks: embedded:NAME, csv:PATH?text=COLUMN&label=COLUMN, jsonl:…, parquet:…; may be repeated.
         k: numbers of demonstrations; may be repeated.
         seeds: one set of demonstrations a seed.
         conditions: zero-shot, natural, inverted, random, abstract, nonsense, inverted:SHARE; may be repeated.
