@@ -18,6 +18,17 @@ FAMILIES = {
     "llama": lambda v: transformers.LlamaConfig(vocab_size=v, num_key_value_heads=2, **SIZE, **SPECIAL),
     "gpt2": lambda v: transformers.GPT2Config(vocab_size=v, n_embd=32, n_layer=2, n_head=4, **SPECIAL),
     "qwen2": lambda v: transformers.Qwen2Config(vocab_size=v, num_key_value_heads=2, **SIZE, **SPECIAL),
+    "qwen3": lambda v: transformers.Qwen3Config(vocab_size=v, num_key_value_heads=2, head_dim=8, **SIZE, **SPECIAL),
+    "gemma": lambda v: transformers.GemmaConfig(vocab_size=v, num_key_value_heads=1, head_dim=8, **SIZE, **SPECIAL),
+    "gemma3, every other layer window 7": lambda v: transformers.Gemma3TextConfig(
+        vocab_size=v,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=7,
+        layer_types=["sliding_attention", "full_attention"],
+        **SIZE,
+        **SPECIAL,
+    ),
     "mistral, window 7": lambda v: transformers.MistralConfig(
         vocab_size=v, num_key_value_heads=2, sliding_window=7, **SIZE, **SPECIAL
     ),

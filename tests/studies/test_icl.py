@@ -13,11 +13,13 @@ from deadweight.errors import InputError, SourceError
 from deadweight.lab import Cell, Record, Records
 from deadweight.models import load_lm
 from deadweight.prompting import load_task, score_labels, split_items
-from deadweight.prompting.classify import frame_prompts
+from deadweight.prompting.frames import frame_prompts
 from deadweight.studies.audit import AuditStudy
 from deadweight.studies.depth import DepthStudy
-from deadweight.studies.icl import IclStudy, _demonstration_seed, run_icl
-from deadweight.studies.icl_findings import icl_findings, icl_sections
+from deadweight.studies.icl import IclStudy, run_icl
+from deadweight.studies.icl_cells import demonstration_seed
+from deadweight.studies.icl_findings import icl_findings
+from deadweight.studies.icl_page import icl_sections
 from deadweight.studies.icl_rates import Sitting, difference, loss
 from deadweight.studies.mlp import MlpStudy
 from deadweight.studies.running import load_study, retell, run
@@ -76,7 +78,7 @@ def test_a_run_tells_findings_and_a_page(study, tmp_path):
 def test_the_recorded_scores_are_those_of_the_scorer(study, language, tasks):
     lm, task = load_lm(language, device="cpu"), load_task(tasks[0])
     (record,) = run_icl(lm, task, k=(2,), seeds=[1], limit=4, conditions=["inverted"])
-    prompts = frame_prompts(task, split_items(task, 0, 4), "inverted", 2, _demonstration_seed(0, 1))
+    prompts = frame_prompts(task, split_items(task, 0, 4), "inverted", 2, demonstration_seed(0, 1)).prompts
     expected = score_labels(lm, prompts, [" bad", " good"])
     frame = record.result["frames"][0]
     np.testing.assert_allclose(frame["log_probs"], expected, atol=1e-4)

@@ -95,10 +95,15 @@ def depth(
 def icl(
     *,
     study: Path | None = None,
-    language: str | None = None,
+    language: list[str] | None = None,
     tasks: list[str] | None = None,
     k: list[int] | None = None,
     seeds: list[int] | None = None,
+    conditions: list[str] | None = None,
+    decoding: str | None = None,
+    demonstrations: str | None = None,
+    too_long: str | None = None,
+    compare_dtype: str | None = None,
     common: Common | None = None,
 ) -> int:
     """Do demonstrations override label meanings, or only refine a prior?
@@ -107,12 +112,21 @@ def icl(
 
     Args:
         study: a YAML file or packaged study with all options; flags override it.
-        language: the causal language model.
+        language: causal language models, or openai:http://HOST:PORT/v1?model=NAME; may be repeated.
         tasks: embedded:NAME, csv:PATH?text=COLUMN&label=COLUMN, jsonl:…, parquet:…; may be repeated.
         k: numbers of demonstrations; may be repeated.
         seeds: one set of demonstrations a seed.
+        conditions: zero-shot, natural, inverted, random, abstract, nonsense, inverted:SHARE; may be repeated.
+        decoding: sum, mean or calibrated likelihood of the labels, or greedy generation.
+        demonstrations: shared by all items of a seed, or per-item.
+        too_long: refuse prompts beyond the model's context, or drop their last demonstrations.
+        compare_dtype: ask everything again in this dtype, to see what the arithmetic alone changes.
     """
-    return _study("icl", study, given(language=language, tasks=tasks, k=k, seeds=seeds), common)
+    options = given(
+        language=language, tasks=tasks, k=k, seeds=seeds, conditions=conditions, decoding=decoding,
+        demonstrations=demonstrations, too_long=too_long, compare_dtype=compare_dtype,
+    )  # fmt: skip
+    return _study("icl", study, options, common)
 
 
 @app.command

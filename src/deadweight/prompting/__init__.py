@@ -2,6 +2,7 @@
 
 from deadweight.prompting.classify import Answers, classify
 from deadweight.prompting.demonstrations import CONDITIONS, Split, demonstrations, split_items
+from deadweight.prompting.frames import Setting, frame_prompts, frames
 from deadweight.prompting.scorer import distinct_tokens, score_labels
 from deadweight.prompting.tasks import TASKS, Item, Task, load_task, next_label
 
@@ -10,11 +11,14 @@ __all__ = [
     "TASKS",
     "Answers",
     "Item",
+    "Setting",
     "Split",
     "Task",
     "classify",
     "demonstrations",
     "distinct_tokens",
+    "frame_prompts",
+    "frames",
     "load_task",
     "next_label",
     "score_labels",

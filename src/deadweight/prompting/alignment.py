@@ -1,7 +1,8 @@
 """How answers align with the truth, the prior and the prompt, item by item (arXiv 2511.21038, section on metrics).
 
 Everything takes class numbers [items] and gives float64 indicators [items], so that whoever averages them can also
-say how sure the average is. Where an item does not count the indicator is NaN.
+say how sure the average is. Where an item does not count the indicator is NaN: an answer that is no label
+(:data:`INVALID`) is neither right nor wrong, as the paper's D_k leaves such items out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ JOINT_RATE_REMARK = (
 )
 
 
+INVALID = -1
+
+
 def permutation(phi: Mapping[str, str], labels: Sequence[str]) -> Classes:
     """φ as class numbers: the class ``labels[i]`` becomes is at i."""
     return np.asarray([labels.index(phi[label]) for label in labels], dtype=np.int64)
@@ -30,7 +34,8 @@ def agreement(predicted: ArrayLike, wanted: ArrayLike) -> Indicators:
 
     Truth alignment (accuracy) with y*, prior alignment with f₀(x), prompt alignment with y_prompt.
     """
-    return np.asarray(np.asarray(predicted) == np.asarray(wanted), dtype=np.float64)
+    one, two = np.asarray(predicted), np.asarray(wanted)
+    return np.where((one == INVALID) | (two == INVALID), np.nan, (one == two).astype(np.float64))
 
 
 def joint(predicted: ArrayLike, gold: ArrayLike, phi: Classes) -> Indicators:
@@ -53,6 +58,8 @@ def excess_override(inverted: ArrayLike, control: ArrayLike, gold: ArrayLike, ph
 def coherence(predicted: ArrayLike, wanted: ArrayLike, classes: int) -> float:
     """Cohen's κ between two classifications; NaN where chance alone would agree always (κ is undefined)."""
     one, two = np.asarray(predicted), np.asarray(wanted)
+    valid = (one != INVALID) & (two != INVALID) if len(one) else np.zeros(0, dtype=bool)
+    one, two = one[valid], two[valid]
     if not len(one):
         return float("nan")
     observed = float((one == two).mean())
@@ -61,11 +68,12 @@ def coherence(predicted: ArrayLike, wanted: ArrayLike, classes: int) -> float:
     return float("nan") if chance == 1 else (observed - chance) / (1 - chance)
 
 
-QUADRANTS = ("right prior kept", "right prior broken", "wrong prior repaired", "wrong prior left")
-
-
 def quadrants(prior: ArrayLike, predicted: ArrayLike, gold: ArrayLike) -> dict[str, int]:
-    """How many items fall on each side of prior × answer."""
-    before, after = agreement(prior, gold) == 1, agreement(predicted, gold) == 1
-    sides = (before & after, before & ~after, ~before & after, ~before & ~after)
-    return {name: int(side.sum()) for name, side in zip(QUADRANTS, sides, strict=True)}
+    """How many items fall on each side of prior × answer; items without a valid answer to both are left out."""
+    before, after = agreement(prior, gold), agreement(predicted, gold)
+    return {
+        "right prior kept": int(((before == 1) & (after == 1)).sum()),
+        "right prior broken": int(((before == 1) & (after == 0)).sum()),
+        "wrong prior repaired": int(((before == 0) & (after == 1)).sum()),
+        "wrong prior left": int(((before == 0) & (after == 0)).sum()),
+    }

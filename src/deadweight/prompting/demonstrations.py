@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deadweight.errors import InputError
 from deadweight.prompting.tasks import Item, Task
@@ -110,17 +110,63 @@ def random_label(task: Task, item: Item, seed: int) -> str:
     return task.labels[draw(seed, "random label", item.id) % len(task.labels)]
 
 
+def partly_inverted(share: float) -> Relabel:
+    """φ(y*) with chance `share`, else y* (ours); the labels a share inverts are among those a larger one inverts."""
+
+    def label(task: Task, item: Item, seed: int) -> str:
+        return task.phi[item.label] if draw(seed, "partial", item.id) < share * 2**64 else item.label
+
+    return label
+
+
 RELABEL: Mapping[str, Relabel] = {
     "natural": natural_label,
     "inverted": inverted_label,
     "random": random_label,
 }
+# Words that mean nothing for the task; which label gets which follows from the seed.
+ABSTRACT: Mapping[str, tuple[str, ...]] = {
+    "abstract": ("A", "B", "C", "D", "E", "F", "G", "H"),
+    "nonsense": ("foo", "bar", "baz", "qux", "quux", "corge", "grault", "garply"),
+}
 ZERO_SHOT = "zero-shot"
 CONDITIONS = (ZERO_SHOT, *RELABEL)
+EVERY_CONDITION = (*CONDITIONS, *ABSTRACT, "inverted:SHARE")
+
+
+def relabel(condition: str) -> Relabel:
+    """What labels a condition shows; raises :class:`InputError` for an unknown one."""
+    if condition in ABSTRACT:
+        return natural_label
+    if condition in RELABEL:
+        return RELABEL[condition]
+    kind, _, share = condition.partition(":")
+    if kind == "inverted" and share.replace(".", "", 1).isdigit() and 0 <= float(share) <= 1:
+        return partly_inverted(float(share))
+    raise InputError(
+        f"condition {condition!r}",
+        expected=f"one of {', '.join(EVERY_CONDITION)}",
+        cure="a share of inverted labels is written inverted:0.25",
+    )
+
+
+def worded(task: Task, condition: str, seed: int) -> Task:
+    """The task with the label words of a condition: its own, or abstract ones dealt out by `seed`."""
+    if condition not in ABSTRACT:
+        return task
+    words = ABSTRACT[condition][: len(task.labels)]
+    if len(words) < len(task.labels):
+        raise InputError(
+            f"condition {condition!r} for {len(task.labels)} labels", expected=f"at most {len(words)} labels"
+        )
+    dealt = sorted(words, key=lambda word: draw(seed, condition, word))
+    return replace(task, label_words=dict(zip(task.labels, dealt, strict=True)))
 
 
 def check_conditions(conditions: Sequence[str]) -> None:
     """Raise :class:`InputError` unless all are known and none is given twice."""
-    unknown = [condition for condition in conditions if condition not in CONDITIONS]
-    if unknown or len(set(conditions)) < len(conditions) or not conditions:
-        raise InputError(f"conditions {list(conditions)}", expected=f"some of {', '.join(CONDITIONS)}, each once")
+    if len(set(conditions)) < len(conditions) or not conditions:
+        raise InputError(f"conditions {list(conditions)}", expected=f"some of {', '.join(EVERY_CONDITION)}, each once")
+    for condition in conditions:
+        if condition != ZERO_SHOT:
+            relabel(condition)

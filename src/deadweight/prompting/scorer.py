@@ -13,7 +13,8 @@ from torch import Tensor
 
 from deadweight.errors import InputError
 from deadweight.prompting.encoding import Query, encode_queries, label_lists
-from deadweight.prompting.packing import log_probs, pack_size, packs, plain_log_probs, windows
+from deadweight.prompting.memory import room
+from deadweight.prompting.packing import log_probs, packs, plain_log_probs, windows
 from deadweight.prompting.trie import build_trie
 
 if TYPE_CHECKING:
@@ -57,15 +58,32 @@ def score_labels(
     """
     if reduction not in ("sum", "mean"):
         raise InputError(f"reduction {reduction!r}", expected="'sum' or 'mean'")
+    sums, counts = label_scores(lm, prompts, labels, memory=memory)
+    return sums if reduction == "sum" else sums / counts.clamp(min=1)
+
+
+def label_scores(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    labels: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    memory: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The summed log-likelihood of every label, and how many tokens each has (0 where a list is filled up).
+
+    float32 and int64, both [prompts, labels]; all else as :func:`score_labels`.
+    """
     lists = label_lists(prompts, labels)
-    scores = torch.full((len(lists), max(map(len, lists), default=0)), float("-inf"))
+    sums = torch.full((len(lists), max(map(len, lists), default=0)), float("-inf"))
+    counts = torch.zeros(sums.shape, dtype=torch.int64)
     queries = encode_queries(lm.tokenizer, prompts, lists, lm.max_length)
     if not queries:
-        return scores
+        return sums, counts
     flat, sizes = _flat_log_probs(lm.model, queries, memory)
     for query, parts in zip(queries, torch.split(flat, sizes), strict=True):
-        scores[query.prompt, query.label] = parts.sum() if reduction == "sum" else parts.mean()
-    return scores
+        sums[query.prompt, query.label] = parts.sum()
+        counts[query.prompt, query.label] = len(parts)
+    return sums, counts
 
 
 def distinct_tokens(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[str] | Sequence[Sequence[str]]) -> int:
@@ -80,13 +98,15 @@ def _flat_log_probs(model: Any, queries: list[Query], memory: int | None) -> tup
     targets = [query.tokens[query.start :] for query in queries]
     sizes = [len(one) for one in targets]
     longest = max(len(query.tokens) for query in queries)
-    pack = pack_size(model, longest, memory)
     reach = windows(model.config)
     with _evaluating(model):
-        if reach is not None and packs(model, reach):
+        room(model, longest, memory, whole_masks=False)  # refuses a budget too small before anything is computed
+        how = packs(model, reach)
+        if reach is not None and how != "plain":
+            space = room(model, longest, memory, whole_masks=how == "masks")
             # A label's last token predicts nothing we ask for, so it is never fed to the model.
             trie, nodes = build_trie([q.tokens[:-1] for q in queries], [q.start - 1 for q in queries])
-            flat = log_probs(model, trie, np.concatenate(nodes), np.concatenate(targets), pack, reach)
+            flat = log_probs(model, trie, np.concatenate(nodes), np.concatenate(targets), space, reach, how)
             return flat, sizes
         warnings.warn(
             f"{type(model).__name__} does not take packed sequences; each prompt is computed by itself",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deadweight.lab import Estimate, Record, accuracy_loss, bootstrap_mean, wilson
 from deadweight.prompting.alignment import (
+    INVALID,
     agreement,
     coherence,
     excess_override,
@@ -18,7 +19,9 @@ from deadweight.prompting.alignment import (
     override,
     quadrants,
 )
+from deadweight.prompting.classify import NOISE
 from deadweight.prompting.demonstrations import ZERO_SHOT
+from deadweight.studies.icl_cells import STUDY
 
 Classes = NDArray[np.int64]
 Indicators = NDArray[np.float64]
@@ -28,7 +31,8 @@ Indicators = NDArray[np.float64]
 class Sitting:
     """One record: the test items of one task asked in every frame of one set of demonstrations.
 
-    gold: y* [items]; phi: φ by class number; answers: (condition, k) -> predicted class [items].
+    gold: y* [items]; phi: φ by class number; answers: (condition, k) -> predicted class [items], -1 where a reply was
+    no label; margins: (condition, k) -> lead of the answer over the next in nats [items], where likelihoods decided.
     """
 
     task: str
@@ -39,6 +43,8 @@ class Sitting:
     gold: Classes
     phi: Classes
     answers: dict[tuple[str, int], Classes]
+    margins: dict[tuple[str, int], Indicators] = field(default_factory=dict)
+    dtype: str = "float32"
 
     @classmethod
     def of(cls, record: Record) -> Sitting:
@@ -55,6 +61,12 @@ class Sitting:
                 (frame["condition"], frame["k"]): np.asarray(frame["predicted"], dtype=np.int64)
                 for frame in found["frames"]
             },
+            margins={
+                (frame["condition"], frame["k"]): np.asarray(frame["margin"], dtype=np.float64)
+                for frame in found["frames"]
+                if "margin" in frame
+            },
+            dtype=record.cell.params.get("dtype", "float32"),
         )
 
     @property
@@ -63,19 +75,27 @@ class Sitting:
         return self.answers.get((ZERO_SHOT, 0))
 
     def asked_for(self, condition: str) -> Classes:
-        """y_prompt: φ(y*) under inverted demonstrations, y* under all others."""
-        return self.phi[self.gold] if condition == "inverted" else self.gold
+        """y_prompt: φ(y*) under inverted demonstrations, also where a share is, and y* under all others."""
+        return self.phi[self.gold] if condition.startswith("inverted") else self.gold
 
 
 Indicator = Callable[[Sitting], Indicators]
 
 
 def by_task(records: Iterable[Record]) -> dict[str, list[Sitting]]:
-    """The sittings of each task, in the order of the records."""
+    """The sittings of each task in the study's own dtype, in the order of the records.
+
+    Where several models were asked, each task is told a model: ``topic, hf:my_model``.
+    """
+    own = [record for record in records if record.cell.study == STUDY]
+    models = dict.fromkeys(record.cell.params.get("language") for record in own)
+    first = own[0].cell.params.get("dtype") if own else None
     found: dict[str, list[Sitting]] = {}
-    for record in records:
-        sitting = Sitting.of(record)
-        found.setdefault(sitting.task, []).append(sitting)
+    for record in own:
+        if record.cell.params.get("dtype") == first:
+            sitting = Sitting.of(record)
+            name = sitting.task if len(models) < 2 else f"{sitting.task}, {record.cell.params['language']}"
+            found.setdefault(name, []).append(sitting)
     return found
 
 
@@ -138,6 +158,8 @@ def difference(sittings: Sequence[Sitting], indicator: Indicator, margin: float 
     bootstrap over sets, which may differ by more than items explain.
     """
     values = item_means(sittings, indicator)
+    if values.empty:  # no item has a valid answer on both sides
+        return Estimate(float("nan"), -1.0, 1.0, 0, 1.0)
     items = values.groupby("item")["value"].mean().to_numpy()
     estimates = [bootstrap_mean(items, margin), accuracy_loss(items, np.zeros_like(items), margin)]
     if values["seed"].nunique() > 1:
@@ -181,7 +203,15 @@ def _rates(sittings: Sequence[Sitting], frame: tuple[str, int]) -> dict[str, flo
         "joint rate": share(lambda s: joint(s.answers[frame], s.gold, s.phi)) if condition == "inverted" else nan,
         "override rate": share(overridden(frame), with_prior),
         "κ with φ(y*)": float(np.mean(kappas)),
+        "invalid": float(np.mean([np.mean(s.answers[frame] == INVALID) for s in sittings])),
+        "within noise": within_noise(sittings, frame),
     }
+
+
+def within_noise(sittings: Sequence[Sitting], frame: tuple[str, int]) -> float:
+    """The share of decisions whose lead is smaller than the arithmetic's noise; NaN where no likelihood decided."""
+    shares = [np.mean(s.margins[frame] < NOISE.get(s.dtype, 0.0)) for s in sittings if frame in s.margins]
+    return float(np.mean(shares)) if shares else float("nan")
 
 
 def _known(prior: Classes | None) -> Classes:

@@ -77,7 +77,7 @@ def command_line(verb: str, options: Mapping[str, Any]) -> str:
     words = ["deadweight", verb]
     for name, value in options.items():
         for one in value if isinstance(value, (list, tuple)) else [value]:
-            words += [] if one is None else [f"--{name}", str(one)]
+            words += [] if one is None else [f"--{name.replace('_', '-')}", str(one)]
     return shlex.join(words)
 
 
