@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from deadweight.lab.cell import Json
+from deadweight.lab.files import write_atomically
 from deadweight.lab.statistics import LEVEL, Estimate, holm
-from deadweight.lab.store import write_atomically
 
 Verdict = Literal["dead weight", "needed", "undecided"]
 SCHEMA = 1

@@ -15,6 +15,9 @@ from pydantic import ValidationError
 
 from deadweight.errors import InputError
 from deadweight.lab import Cell, Findings, Observer, Records, Store, run_cells, write_atomically
+from deadweight.lab.engines import EXECUTORS
+from deadweight.lab.executor import InProcess
+from deadweight.lab.limits import Limits
 from deadweight.models import pick_device
 from deadweight.registry import did_you_mean
 from deadweight.studies.page import write_report
@@ -110,6 +113,13 @@ def run(
     out: str | os.PathLike[str] | None = None,
     executor: str = "local",
     *,
+    jobs: int | None = None,
+    timeout: float | None = None,
+    memory: int | None = None,
+    retries: int = 1,
+    address: str | None = None,
+    cpus: float = 1,
+    gpus: float = 0,
     observer: Observer | None = None,
     budget: float | None = None,
 ) -> Records:
@@ -122,7 +132,18 @@ def run(
     out:
         The run's folder; by default ``runs/NAME``.
     executor:
-        ``"local"``: one cell after another in this process.
+        ``"local"``: this machine; ``"ray"``: a cluster (needs the extra ``ray``). The results are the same.
+    jobs:
+        Cells at a time. Here one after another in this process by default; 0: as many as there are cores. On a cluster
+        as many as have room.
+    timeout:
+        Seconds a cell may take; one that takes longer fails.
+    memory:
+        Bytes a cell may allocate; one that wants more fails, and no more run at a time than fit.
+    retries:
+        How often a cell is tried again whose process or node died under it.
+    address, cpus, gpus:
+        Of the Ray cluster (default: ``RAY_ADDRESS``, else this machine alone), and what a cell takes of it.
     budget:
         Seconds after which no further cell is started.
 
@@ -132,8 +153,8 @@ def run(
         What was found, with ``.failed`` for cells that lack their record. ``report.html`` and ``findings.json``
         lie in `out`.
     """
-    if executor != "local":
-        raise InputError(f"unknown executor {executor!r}", expected="'local'", cure="leave --executor out")
+    limits = Limits(jobs, timeout, memory, retries, address, cpus, gpus)
+    engine = EXECUTORS.get(executor)(limits)
     name = study.kind if isinstance(study, Study) else Path(study).stem if Path(study).is_file() else str(study)
     todo = load_study(study)
     planned = plan(todo)
@@ -144,7 +165,12 @@ def run(
     write_atomically(store.folder / "plan.json", planned.as_text())
     try:
         device = str(pick_device(todo.device))
-        run_cells(planned.cells, todo.run, store, device=device, observer=observer, budget=budget)
+        if not isinstance(engine, InProcess):
+            todo.close()  # other processes load what they need themselves
+        run_cells(
+            planned.cells, todo.run, store,
+            device=device, observer=observer, budget=budget, engine=engine, retries=retries,
+        )  # fmt: skip
     finally:
         todo.close()
     return tell(todo, planned, store)
