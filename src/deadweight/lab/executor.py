@@ -88,7 +88,7 @@ def run_cells(
     """
     waiting = [cell for cell in cells if store.record(cell) is None]
     if observer is not None:
-        observer.planned(cells, len(cells) - len(waiting))
+        observer.planned(cells, waiting)
     if not waiting:
         return
     store.prepare(waiting)

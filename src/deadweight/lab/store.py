@@ -53,7 +53,7 @@ class Store:
             raise InputError(f"{key!r} is not the key of a cell", expected="16 hexadecimal digits")
         return self.folder / "cells" / key
 
-    def keys(self) -> list[str]:
+    def folders(self) -> list[str]:
         """The keys of all cells that have a folder here, planned or not."""
         try:
             with os.scandir(self.folder / "cells") as found:
