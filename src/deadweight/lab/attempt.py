@@ -20,8 +20,8 @@ from deadweight.lab.context import context
 from deadweight.lab.files import DISK, disk
 from deadweight.lab.machine_lock import machine
 from deadweight.lab.records import Outcome, Record
-from deadweight.lab.secrets import hide
 from deadweight.lab.store import Store
+from deadweight.secrets import hide
 
 Work = Callable[[Cell, Workbench], Outcome]
 

@@ -22,7 +22,7 @@ from deadweight.lab.cell import Cell, Json
 from deadweight.lab.files import disk, sync_folder, write_atomically
 from deadweight.lab.layout import Damage, decode, encode
 from deadweight.lab.records import Failure, Record
-from deadweight.lab.secrets import hide
+from deadweight.secrets import hide
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _LOCK = ".lock"

@@ -16,10 +16,10 @@ from deadweight.lab import Findings, Observer, Records, Store, run_cells, write_
 from deadweight.lab.engines import EXECUTORS
 from deadweight.lab.executor import InProcess
 from deadweight.lab.limits import Limits
-from deadweight.lab.secrets import holds_secret
 from deadweight.lab.tally import orphans
 from deadweight.models import pick_device
 from deadweight.registry import did_you_mean
+from deadweight.secrets import holds_secret
 from deadweight.studies.page import write_report
 from deadweight.studies.reading import Plan, read_yaml
 from deadweight.studies.study import STUDIES, Study
