@@ -11,7 +11,7 @@ import pytest
 
 from deadweight.cli import app, main
 
-COMMANDS = ["audit", "mlp", "depth", "icl", "attention", "run", "report", "list", "doctor"]
+COMMANDS = ["audit", "mlp", "depth", "icl", "attention", "run", "report", "status", "export", "diff", "list", "doctor"]
 
 
 def _call(capsys, *arguments):

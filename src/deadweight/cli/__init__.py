@@ -18,9 +18,11 @@ __all__ = ["app", "looking", "main", "runs", "studies"]
 
 
 def _complain(problem: DeadweightError) -> int:
+    from deadweight.secrets import hide
+
     console = Console(stderr=True)
     console.print("error: ", style="bold red", end="")
-    console.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+    console.print(hide(str(problem)), markup=False, highlight=False, soft_wrap=True)
     return problem.exit_code
 
 

@@ -49,12 +49,15 @@ class Common:
 
     @property
     def seconds(self) -> float | None:
-        if self.budget is None:
-            return None
-        found = _BUDGET.match(self.budget.strip())
-        if not found:
-            raise InputError(f"--budget {self.budget!r}", expected="a time such as 20min, 90s or 2h")
-        return float(found[1]) * {"h": 3600, "m": 60, "min": 60}.get(found[2] or "s", 1)
+        return None if self.budget is None else duration(self.budget, "--budget")
+
+
+def duration(text: str, option: str) -> float:
+    """Seconds of a time as people write it; anything else raises :class:`InputError` that names the option."""
+    found = _BUDGET.match(text.strip())
+    if not found:
+        raise InputError(f"{option} {text!r}", expected="a time such as 20min, 90s or 2h")
+    return float(found[1]) * {"h": 3600, "m": 60, "min": 60}.get(found[2] or "s", 1)
 
 
 def given(**options: Any) -> dict[str, Any]:

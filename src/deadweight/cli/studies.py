@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deadweight.cli.app import app
 from deadweight.cli.options import Common, given
 from deadweight.cli.telling import tell
+from deadweight.cli.where import Where
 from deadweight.errors import InputError
 
 if TYPE_CHECKING:
@@ -154,22 +155,22 @@ def attention(
 
 
 @app.command
-def run(study: str, *, executor: str = "local", common: Common | None = None) -> int:
+def run(study: str, *, where: Where | None = None, common: Common | None = None) -> int:
     """Run a study from a YAML file, or a packaged one by name; resumes by itself.
 
     Example: deadweight run mini-2512.01059 --out runs/mini --dry-run
 
     Args:
         study: path of a YAML file, or a name from `deadweight list studies`.
-        executor: where the cells run: local.
     """
     from deadweight.studies import build_study, load_study
+    from deadweight.studies.running import run_name
 
     common = common or Common()
     found = load_study(study)
     if common.options():
         found = build_study(found.kind, {**found.model_dump(exclude_unset=True), **common.options()})
-    return _run(found, common, Path("runs") / Path(study).stem if Path(study).is_file() else Path("runs") / study)
+    return _run(found, common, Path("runs") / run_name(study), where)
 
 
 def _study(kind: str, file: Path | None, flags: dict[str, Any], common: Common | None) -> int:
@@ -185,7 +186,7 @@ def _study(kind: str, file: Path | None, flags: dict[str, Any], common: Common |
     return _run(build_study(kind, {**base, **flags, **common.options()}), common, Path("runs") / kind)
 
 
-def _run(study: Study, common: Common, default: Path) -> int:
+def _run(study: Study, common: Common, default: Path, where: Where | None = None) -> int:
     from deadweight.lab.progress import Watch
     from deadweight.studies import Plan, plan
     from deadweight.studies.running import run as run_study
@@ -195,7 +196,8 @@ def _run(study: Study, common: Common, default: Path) -> int:
     if common.dry_run:
         return _dry_run(plan(study), common.json)
     with Watch() as watch:
-        records: Records = run_study(study, out, observer=watch, budget=common.seconds)
+        chosen = {} if where is None else where.chosen()
+        records: Records = run_study(study, out, observer=watch, budget=common.seconds, **chosen)
     return tell(with_page(records, Plan.read(out / "plan.json"), out / "report.html"), common.json)
 
 

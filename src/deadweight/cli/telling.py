@@ -39,5 +39,7 @@ def _print_findings(findings: Findings) -> None:
         console.print(reason, markup=False, highlight=False, soft_wrap=True)
     if findings.failed:
         console.print(f"\n[red]{findings.failed} cells lack their record[/]; the same command tries them again")
+    if findings.orphans:
+        console.print(f"\n{findings.orphans} records of an earlier plan are kept and not used: `deadweight status`")
     if findings.page is not None:
         console.print(f"\nThe page: {findings.page}", highlight=False, soft_wrap=True)

@@ -1,14 +1,17 @@
 """Cells, records, the store, the executor and the statistics: everything a study stands on."""
 
+from deadweight.lab.bench import Observer, Workbench
 from deadweight.lab.cell import Cell, Json
-from deadweight.lab.executor import Observer, Workbench, run_cells
+from deadweight.lab.executor import Engine, run_cells
+from deadweight.lab.files import disk, write_atomically
 from deadweight.lab.findings import Finding, Findings, settle
 from deadweight.lab.records import Failure, Outcome, Record, Records
 from deadweight.lab.statistics import Estimate, accuracy_loss, bootstrap_mean, holm, paired_t, wilson
-from deadweight.lab.store import Store, disk, write_atomically
+from deadweight.lab.store import Store
 
 __all__ = [
     "Cell",
+    "Engine",
     "Estimate",
     "Failure",
     "Finding",

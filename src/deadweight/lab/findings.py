@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from deadweight.lab.cell import Json
+from deadweight.lab.files import write_atomically
 from deadweight.lab.statistics import LEVEL, Estimate, holm
-from deadweight.lab.store import write_atomically
 
 Verdict = Literal["dead weight", "needed", "undecided"]
 SCHEMA = 1
@@ -120,7 +120,10 @@ def _verdict(finding: Finding, p: float) -> Verdict:
 
 
 class Findings(Sequence[Finding]):
-    """Findings in the order they are told; knows where it was written and what was skipped."""
+    """Findings in the order they are told; knows where it was written and what was skipped.
+
+    failed: cells without a record; orphans: records that no cell of the study asks for any more.
+    """
 
     def __init__(
         self,
@@ -129,9 +132,10 @@ class Findings(Sequence[Finding]):
         page: Path | None = None,
         skipped: Sequence[tuple[str, str]] = (),
         failed: int = 0,
+        orphans: int = 0,
     ) -> None:
         self._findings = list(findings)
-        self.page, self.skipped, self.failed = page, list(skipped), failed
+        self.page, self.skipped, self.failed, self.orphans = page, list(skipped), failed, orphans
 
     def __getitem__(self, index: int) -> Finding:  # type: ignore[override]  # slices are not offered
         return self._findings[index]

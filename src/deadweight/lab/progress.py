@@ -2,74 +2,97 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from deadweight.lab.cell import Cell
+from deadweight.lab.tally import STATES, State, Tally, spoken
+
+_SHOWN = 12  # running cells, at most, that get a line in the table
+_COLOURS = {"done": "green", "running": "cyan", "failed": "red", "left": "default"}
 
 
 class Watch:
-    """An :class:`~deadweight.lab.executor.Observer` for people. Writes to standard error, so that output can be piped.
+    """An :class:`~deadweight.lab.bench.Observer` for people. Writes to standard error, so that output can be piped.
 
-    In a terminal: one bar for all cells, one for the cell under way. Elsewhere: a line when a cell ends.
+    In a terminal: a table of the studies (done, running, failed, left), a line a running cell, and the time left.
+    Elsewhere: a line when a cell ends.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self._live = self.console.is_terminal
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[told]}"),
-            console=self.console,
-            disable=not self._live,
-            transient=True,
-        )
-        self._all: TaskID | None = None
-        self._cell: TaskID | None = None
-        self._done = self._total = 0
+        self._live: Live | None = None
+        self._tally = Tally(())
+        self._running: dict[str, tuple[Cell, float]] = {}
+        self._notes: dict[str, tuple[str, float | None]] = {}
 
     def __enter__(self) -> Self:
-        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self._live is not None:
+            self._live.stop()
 
-    def planned(self, cells: Sequence[Cell], kept: int) -> None:
-        self._total, self._done = len(cells), kept
-        self._all = self._bars.add_task("cells", total=len(cells), completed=kept, told="")
-        self._cell = self._bars.add_task("", total=100, told="", visible=False)
-        left = sum(cell.seconds for cell in cells) * (1 - kept / max(1, len(cells)))
+    def planned(self, cells: Sequence[Cell], waiting: Sequence[Cell]) -> None:
+        states: dict[str, State] = {cell.key: "done" for cell in cells}
+        self._tally = Tally(cells, states | {cell.key: "left" for cell in waiting})
+        kept = len(cells) - len(waiting)
         again = f", {kept} done before" if kept else ""
-        guess = f", about {max(1, round(left / 60))} min" if left else ""
+        left = self._tally.seconds_left()
+        guess = f", about {spoken(left)}" if left else ""
         self.console.print(f"{len(cells)} cells{again}{guess}", highlight=False)
+        if self.console.is_terminal and waiting:
+            self._live = Live(get_renderable=self.table, console=self.console, refresh_per_second=4, transient=True)
+            self._live.start()
 
     def started(self, cell: Cell) -> None:
-        if self._cell is not None:
-            self._bars.reset(self._cell, description=cell.label[:44], told="", visible=True, total=100)
+        self._tally.states[cell.key] = "running"
+        self._running[cell.key] = (cell, time.monotonic())
 
     def note(self, cell: Cell, text: str, done: float | None) -> None:
-        if self._cell is not None:
-            completed = None if done is None else round(100 * done)
-            self._bars.update(self._cell, told=text[:60], completed=completed)
+        self._notes[cell.key] = (text, done)
 
     def finished(self, cell: Cell, seconds: float, error: str | None) -> None:
-        self._done += error is None
-        if self._all is not None:
-            self._bars.update(self._all, completed=self._done)
+        self._running.pop(cell.key, None)
+        self._notes.pop(cell.key, None)
+        if error is None:
+            self._tally.finished(cell, seconds)
+        else:
+            self._tally.states[cell.key] = "failed"
         mark = "[green]done[/]" if error is None else "[red]failed[/]"
-        line = f"{self._done:>3}/{self._total} {mark} {escape(cell.label)}  [dim]{seconds:.1f} s[/]"
+        number = self._tally.total("done")
+        line = f"{number:>3}/{len(self._tally.cells)} {mark} {escape(cell.label)}  [dim]{seconds:.1f} s[/]"
         self.console.print(line, highlight=False, soft_wrap=True)
         if error is not None:
-            said = f"      {error.splitlines()[0]}"
+            said = f"      {error.splitlines()[0] if error else 'no reason given'}"
             self.console.print(said, style="red", markup=False, highlight=False, soft_wrap=True)
+
+    def table(self) -> Group:
+        """What the terminal shows now."""
+        table = Table(box=None, pad_edge=False)
+        table.add_column("study")
+        for state in STATES:
+            table.add_column(state, justify="right", style=_COLOURS[state])
+        for study, counts in self._tally.counts().items():
+            table.add_row(Text(study), *(str(counts[state]) for state in STATES))
+        under_way = Table.grid(padding=(0, 2))
+        for cell, began in list(self._running.values())[:_SHOWN]:
+            text, done = self._notes.get(cell.key, ("", None))
+            bar = ProgressBar(total=1, completed=done, width=20) if done is not None else Text("")
+            under_way.add_row(
+                Text(cell.label[:44]), spoken(time.monotonic() - began), bar, Text(text[:48], style="dim")
+            )
+        left = self._tally.seconds_left()
+        rest = Text(f"about {spoken(left)} left" if left is not None else "", style="dim")
+        return Group(table, under_way, rest)

@@ -13,7 +13,7 @@ from deadweight.lab.cell import Cell, Json
 if TYPE_CHECKING:
     from deadweight.lab.findings import Findings
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass

@@ -6,140 +6,152 @@ fsynced, renamed, and the folder fsynced. Whatever else lies in a cell's folder 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from deadweight.errors import MachineError
+from deadweight.errors import InputError
 from deadweight.lab.cell import Cell, Json
+from deadweight.lab.files import disk, sync_folder, write_atomically
+from deadweight.lab.layout import Damage, decode, encode
 from deadweight.lab.records import Failure, Record
+from deadweight.secrets import hide
 
-_CURES = {
-    errno.ENOSPC: "free some space or choose another --out; finished cells are kept and the same command goes on",
-    errno.EDQUOT: "the quota is used up: free some space or choose another --out; finished cells are kept",
-    errno.EACCES: "choose a folder you may write to with --out",
-    errno.EPERM: "choose a folder you may write to with --out",
-    errno.EROFS: "the file system is read-only: choose another folder with --out",
-    errno.ENOTDIR: "a part of that path is a file: choose another folder with --out",
-    errno.EEXIST: "a file of that name is in the way: choose another folder with --out",
-}
-
-
-@contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """Turn the disk's refusals into :class:`MachineError` (exit code 3) that names the path and the cure."""
-    try:
-        yield
-    except OSError as problem:
-        if isinstance(problem, MachineError):
-            raise
-        raise MachineError(
-            f"cannot write {path}: {problem.strerror or problem}",
-            expected="a folder that can be written and has room",
-            cure=_CURES.get(problem.errno or 0, "choose another folder with --out"),
-        ) from problem
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader, or a crash at any moment, sees the old file or the new one, never a part."""
-    with disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable. Windows cannot open folders, and needs no such thing."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+_KEY = re.compile(r"[0-9a-f]{16}")
+_LOCK = ".lock"
 
 
 class Store:
-    """The records of one run folder."""
+    """The records of one run folder. Reading changes nothing on disk and works on a read-only folder."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
 
-    def prepare(self) -> None:
-        """Create the folder and prove that it can be written; raises :class:`MachineError` otherwise."""
+    def prepare(self, cells: Iterable[Cell] = ()) -> None:
+        """Create the folder, prove that it can be written, and make room for `cells`.
+
+        Raises :class:`~deadweight.errors.MachineError` where the machine says no.
+        """
         with disk(self.folder):
             (self.folder / "cells").mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder) as probe:
                 probe.write(b"x")
+            for cell in cells:
+                self.folder_of(cell.key).mkdir(exist_ok=True)
+            sync_folder(self.folder / "cells")  # once for all: a record then needs only its own folder made durable
 
     def folder_of(self, key: str) -> Path:
+        """The folder of the cell `key`; anything but a key, such as a path, raises :class:`InputError`."""
+        if not _KEY.fullmatch(key):
+            raise InputError(f"{key!r} is not the key of a cell", expected="16 hexadecimal digits")
         return self.folder / "cells" / key
 
-    def record(self, cell: Cell) -> Record | None:
-        """The record of `cell`, None if it has none. A file that is not a whole record is set aside, not trusted."""
-        path = self.folder_of(cell.key) / "record.json"
+    def folders(self) -> list[str]:
+        """The keys of all cells that have a folder here, planned or not."""
         try:
-            return Record.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+            with os.scandir(self.folder / "cells") as found:
+                return sorted(entry.name for entry in found if _KEY.fullmatch(entry.name))
+        except OSError:
+            return []
+
+    def look(self, key: str) -> Record | Damage | None:
+        """The record of the cell `key`; None if there is none, and why if there is a file but no record in it."""
+        path = self.folder_of(key) / "record.json"
+        try:
+            text = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, KeyError, TypeError):
-            with disk(path):
-                path.replace(path.with_name(f"record.corrupt-{time.time_ns()}.json"))
-            return None
+        except OSError as problem:
+            return Damage(problem.strerror or str(problem))
+        return decode(text, key)
+
+    def record(self, cell: Cell) -> Record | None:
+        """The record of `cell`, None if it has none. A file that is not a whole record is no record."""
+        found = self.look(cell.key)
+        return found if isinstance(found, Record) else None
 
     def write(self, record: Record) -> None:
-        path = self.folder_of(record.key) / "record.json"
-        write_atomically(path, json.dumps(record.as_json(), indent=1, ensure_ascii=False, allow_nan=False))
+        write_atomically(self.folder_of(record.key) / "record.json", encode(record))
+
+    def tidy(self, key: str) -> None:
+        """Set a damaged record aside and remove what a killed writer left; for whoever holds the cell's claim."""
+        folder = self.folder_of(key)
+        with disk(folder):
+            if isinstance(self.look(key), Damage):
+                (folder / "record.json").replace(folder / f"record.corrupt-{time.time_ns()}.json")
+            for left in (*folder.glob(".record.json.*"), *folder.glob("attempts/.*")):
+                left.unlink(missing_ok=True)
 
     def fail(self, cell: Cell, error: str, detail: str) -> None:
         """Append a failed attempt; nothing already written is touched."""
-        folder = self.folder_of(cell.key) / "attempts"
-        attempt: dict[str, Json] = {"cell": cell.identity, "error": error, "detail": detail, "at": time.time()}
-        write_atomically(folder / f"{len(self._attempts(cell)) + 1}.json", json.dumps(attempt, indent=1))
+        path = self.folder_of(cell.key) / "attempts" / f"{self._last_attempt(cell.key) + 1}.json"
+        attempt: dict[str, Json] = {
+            "cell": cell.identity, "error": hide(error), "detail": hide(detail), "at": time.time(),
+        }  # fmt: skip
+        text = json.dumps(attempt, indent=1)
+        write_atomically(path, text)
 
-    def _attempts(self, cell: Cell) -> list[Path]:
-        folder = self.folder_of(cell.key) / "attempts"
-        return sorted(folder.glob("*.json"), key=lambda path: int(path.stem)) if folder.is_dir() else []
+    def _last_attempt(self, key: str) -> int:
+        try:
+            names = os.listdir(self.folder_of(key) / "attempts")
+        except OSError:
+            return 0
+        return max((int(name[:-5]) for name in names if re.fullmatch(r"[0-9]{1,9}\.json", name)), default=0)
 
     def failure(self, cell: Cell) -> Failure:
         """Why `cell` has no record, as far as its attempts say."""
-        attempts = self._attempts(cell)
-        if not attempts:
+        number = self._last_attempt(cell.key)
+        if not number:
             return Failure(cell, "not run yet", 0)
         try:
-            error = str(json.loads(attempts[-1].read_text(encoding="utf-8"))["error"])
-        except (ValueError, KeyError):
-            error = f"the last attempt's file {attempts[-1].name} cannot be read"
-        return Failure(cell, error, len(attempts))
+            path = self.folder_of(cell.key) / "attempts" / f"{number}.json"
+            error = str(json.loads(path.read_bytes())["error"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            error = f"the last attempt's file {number}.json cannot be read"
+        return Failure(cell, error, number)
 
     @contextmanager
-    def claim(self, cell: Cell) -> Iterator[bool]:
-        """Whether this process may work on `cell` now; False while another runner does."""
-        with disk(self.folder):
-            self.folder_of(cell.key).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder_of(cell.key) / ".lock")
+    def claim(self, cell: Cell, wait: float = 0) -> Iterator[bool]:
+        """Whether this process may work on `cell` now; False while another runner does.
+
+        The claim is a lock of the operating system's: it ends with the process, however that ends.
+        """
+        folder = self.folder_of(cell.key)
+        lock = FileLock(folder / _LOCK, mode=0o644)
+        with disk(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=wait)
+                mine = True
+            except Timeout:
+                mine = False
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
+            yield mine
         finally:
-            lock.release()
+            if mine:
+                lock.release()
+
+    def claimed(self, key: str) -> bool:
+        """Whether some runner works on the cell now; asking takes no lock away and needs no right to write."""
+        if os.name == "nt":
+            return False  # a lock cannot be looked at there without taking it
+        import fcntl
+
+        try:
+            handle = os.open(self.folder_of(key) / _LOCK, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "STUDIES": "study",
     "Study": "study",
-    "Plan": "running",
+    "Plan": "reading",
     "build_study": "running",
     "load_study": "running",
     "packaged_studies": "running",
+    "open_run": "running",
     "plan": "running",
+    "read_run": "running",
     "retell": "running",
     "run": "running",
     "run_icl": "icl",
@@ -24,8 +26,10 @@ __all__ = [
     "Study",
     "build_study",
     "load_study",
+    "open_run",
     "packaged_studies",
     "plan",
+    "read_run",
     "retell",
     "run",
     "run_icl",
@@ -33,7 +37,17 @@ __all__ = [
 
 if TYPE_CHECKING:
     from deadweight.studies.icl import run_icl
-    from deadweight.studies.running import Plan, build_study, load_study, packaged_studies, plan, retell, run
+    from deadweight.studies.reading import Plan
+    from deadweight.studies.running import (
+        build_study,
+        load_study,
+        open_run,
+        packaged_studies,
+        plan,
+        read_run,
+        retell,
+        run,
+    )
     from deadweight.studies.study import STUDIES, Study
 
 

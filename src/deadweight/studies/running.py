@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,31 +12,17 @@ import yaml
 from pydantic import ValidationError
 
 from deadweight.errors import InputError
-from deadweight.lab import Cell, Findings, Observer, Records, Store, run_cells, write_atomically
+from deadweight.lab import Findings, Observer, Records, Store, run_cells, write_atomically
+from deadweight.lab.engines import EXECUTORS
+from deadweight.lab.executor import InProcess
+from deadweight.lab.limits import Limits
+from deadweight.lab.tally import orphans
 from deadweight.models import pick_device
 from deadweight.registry import did_you_mean
+from deadweight.secrets import holds_secret
 from deadweight.studies.page import write_report
+from deadweight.studies.reading import Plan, read_yaml
 from deadweight.studies.study import STUDIES, Study
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What exactly will be done: the cells in order, and the parts that were left out, with the reason."""
-
-    cells: tuple[Cell, ...]
-    skipped: tuple[tuple[str, str], ...] = ()
-
-    def as_text(self) -> str:
-        cells = [{**cell.identity, "exclusive": cell.exclusive, "seconds": cell.seconds} for cell in self.cells]
-        return json.dumps({"schema": 1, "cells": cells, "skipped": self.skipped}, indent=1)
-
-    @classmethod
-    def read(cls, path: Path) -> Plan:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return cls(
-            tuple(Cell.from_json(identity) for identity in found["cells"]),
-            tuple((study, reason) for study, reason in found["skipped"]),
-        )
 
 
 def build_study(kind: str, options: Mapping[str, Any]) -> Study:
@@ -87,22 +71,32 @@ def load_study(study: str | os.PathLike[str] | Study) -> Study:
             expected="a YAML file, or the name of a packaged study",
             cure=did_you_mean(str(study), sorted(packaged)),
         )
-    try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise InputError(f"{path} is not readable YAML: {problem}", expected="`study: mlp` and options") from problem
+    options = read_yaml(path)
     if not isinstance(options, dict) or not isinstance(options.get("study"), str):
         raise InputError(
             f"{path} does not say which study it is",
             expected="a mapping with the key `study`",
             cure=f"begin it with `study: {STUDIES.names()[0]}`",
         )
+    odd = [name for name in options if not isinstance(name, str)]
+    if odd:
+        raise InputError(f"{path}: the option {odd[0]!r} is not a word", expected="names of options, e.g. `seed: 0`")
     return build_study(options.pop("study"), options)
 
 
 def plan(study: Study) -> Plan:
-    """What `study` would do here. Reads the sources as far as is needed to refuse bad ones."""
-    return Plan(tuple(study.cells()), tuple(study.skipped))
+    """What `study` would do here. Reads the sources as far as is needed to refuse bad ones.
+
+    Raises :class:`InputError` where an option holds a secret: options are written into records and pages.
+    """
+    planned = Plan(tuple(study.cells()), tuple(study.skipped))
+    if holds_secret(planned.as_text()) or holds_secret(yaml.safe_dump(study.model_dump(mode="json"))):
+        raise InputError(
+            "an option of the study holds a secret, and options are written into every record",
+            expected="options without keys, tokens or passwords",
+            cure="give it in the environment, e.g. HF_TOKEN, or log in with `hf auth login`",
+        )
+    return planned
 
 
 def run(
@@ -110,6 +104,13 @@ def run(
     out: str | os.PathLike[str] | None = None,
     executor: str = "local",
     *,
+    jobs: int | None = None,
+    timeout: float | None = None,
+    memory: int | None = None,
+    retries: int = 1,
+    address: str | None = None,
+    cpus: float = 1,
+    gpus: float = 0,
     observer: Observer | None = None,
     budget: float | None = None,
 ) -> Records:
@@ -122,7 +123,18 @@ def run(
     out:
         The run's folder; by default ``runs/NAME``.
     executor:
-        ``"local"``: one cell after another in this process.
+        ``"local"``: this machine; ``"ray"``: a cluster (needs the extra ``ray``). The results are the same.
+    jobs:
+        Cells at a time. Here one after another in this process by default; 0: as many as there are cores. On a cluster
+        as many as have room.
+    timeout:
+        Seconds a cell may take; one that takes longer fails.
+    memory:
+        Bytes a cell may allocate; one that wants more fails, and no more run at a time than fit.
+    retries:
+        How often a cell is tried again whose process or node died under it.
+    address, cpus, gpus:
+        Of the Ray cluster (default: ``RAY_ADDRESS``, else this machine alone), and what a cell takes of it.
     budget:
         Seconds after which no further cell is started.
 
@@ -132,9 +144,9 @@ def run(
         What was found, with ``.failed`` for cells that lack their record. ``report.html`` and ``findings.json``
         lie in `out`.
     """
-    if executor != "local":
-        raise InputError(f"unknown executor {executor!r}", expected="'local'", cure="leave --executor out")
-    name = study.kind if isinstance(study, Study) else Path(study).stem if Path(study).is_file() else str(study)
+    limits = Limits(jobs, timeout, memory, retries, address, cpus, gpus)
+    engine = EXECUTORS.get(executor)(limits)
+    name = run_name(study)
     todo = load_study(study)
     planned = plan(todo)
     store = Store(out if out is not None else Path("runs") / name)
@@ -144,10 +156,22 @@ def run(
     write_atomically(store.folder / "plan.json", planned.as_text())
     try:
         device = str(pick_device(todo.device))
-        run_cells(planned.cells, todo.run, store, device=device, observer=observer, budget=budget)
+        if not isinstance(engine, InProcess):
+            todo.close()  # other processes load what they need themselves
+        run_cells(
+            planned.cells, todo.run, store,
+            device=device, observer=observer, budget=budget, engine=engine, retries=retries,
+        )  # fmt: skip
     finally:
         todo.close()
     return tell(todo, planned, store)
+
+
+def run_name(study: str | os.PathLike[str] | Study) -> str:
+    """What the run's folder is called where nobody says: the file's or the packaged study's name, or the kind."""
+    if isinstance(study, Study):
+        return study.kind
+    return Path(study).stem.strip(".") or "study"
 
 
 def collect(study: Study, planned: Plan, store: Store) -> Records:
@@ -168,8 +192,8 @@ def tell(study: Study, planned: Plan, store: Store) -> Records:
     return records
 
 
-def retell(folder: str | os.PathLike[str]) -> Findings:
-    """Rebuild the findings and the page of a run folder; nothing is computed, no source is opened."""
+def open_run(folder: str | os.PathLike[str]) -> tuple[Study, Plan, Store]:
+    """What lies in a run folder; nothing is computed or written, no source is opened."""
     path = Path(folder)
     for needed in ("study.yaml", "plan.json"):
         if not (path / needed).is_file():
@@ -178,15 +202,31 @@ def retell(folder: str | os.PathLike[str]) -> Findings:
                 expected="a folder written by `deadweight audit` or `deadweight run`",
                 cure="give the folder that was named with --out",
             )
-    study = load_study(path / "study.yaml")
-    planned = Plan.read(path / "plan.json")
-    records = tell(study, planned, Store(path))
-    return with_page(records, planned, path / "report.html")
+    return load_study(path / "study.yaml"), Plan.read(path / "plan.json"), Store(path)
+
+
+def read_run(folder: str | os.PathLike[str]) -> tuple[Records, Findings]:
+    """The records of a run folder and what follows from them; nothing is written."""
+    study, planned, store = open_run(folder)
+    records = collect(study, planned, store)
+    return records, records.findings()
+
+
+def retell(folder: str | os.PathLike[str]) -> Findings:
+    """Rebuild the findings and the page of a run folder; nothing is computed, no source is opened."""
+    study, planned, store = open_run(folder)
+    return with_page(tell(study, planned, store), planned, store.folder / "report.html")
 
 
 def with_page(records: Records, planned: Plan, page: Path) -> Findings:
     """The findings, knowing their page and what was left out."""
-    return Findings(list(records.findings()), page=page, skipped=list(planned.skipped), failed=len(records.failed))
+    return Findings(
+        list(records.findings()),
+        page=page,
+        skipped=list(planned.skipped),
+        failed=len(records.failed),
+        orphans=len(orphans(planned.cells, Store(page.parent))),
+    )
 
 
 def audit(

@@ -21,7 +21,7 @@ class Study(BaseModel, ABC):
     are functions of the records alone, so that a page can be rebuilt without computing anything again.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1

@@ -1,0 +1,79 @@
+"""A record as text on disk: encoded with its digest, decoded with every doubt told, old schemas brought up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deadweight.errors import InputError
+from deadweight.lab.cell import Json
+from deadweight.lab.records import SCHEMA, Record
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not the record it should be, and why."""
+
+    reason: str
+
+
+def encode(record: Record) -> str:
+    """The record's text, its digest among the context; what JSON cannot hold (NaN, objects) raises ValueError."""
+    body = record.as_json()
+    text = _compact(body)
+    body["context"] = {**body["context"], "digest": _digest(text)}
+    return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def decode(text: bytes | str, key: str) -> Record | Damage:
+    """The record in `text`, which must be that of cell `key`, or what is wrong with it.
+
+    Raises
+    ------
+    InputError
+        Written by a newer deadweight: neither damaged nor readable.
+    """
+    try:
+        body = json.loads(text)
+        schema = body["schema"]
+        if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+            return Damage(f"schema {schema!r}")
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        return Damage(f"not a whole record ({type(problem).__name__})")
+    if schema > SCHEMA:
+        raise InputError(
+            f"the record of cell {key} has schema {schema}",
+            expected=f"at most {SCHEMA}, which this version of deadweight writes",
+            cure="upgrade deadweight, or choose another folder with --out",
+        )
+    try:
+        for old in range(schema, SCHEMA):
+            body = MIGRATIONS[old](body)
+        said = body["context"].pop("digest")
+        if said is not None and said != _digest(_compact(body)):
+            return Damage("its content does not match its digest")
+        record = Record.from_json(body)
+        if record.key != key:
+            return Damage(f"it is the record of another cell, {record.key}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+        return Damage(f"not a whole record ({type(problem).__name__}: {problem})")
+    return record
+
+
+def _from_1(body: dict[str, Json]) -> dict[str, Json]:
+    """Schema 1 had no digest; nothing else differs."""
+    return {**body, "schema": 2, "context": {**body["context"], "digest": None}}
+
+
+# From each older schema to the next. Records are never rewritten: they are brought up to date as they are read.
+MIGRATIONS: dict[int, Callable[[dict[str, Json]], dict[str, Json]]] = {1: _from_1}
+
+
+def _compact(body: Json) -> str:
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

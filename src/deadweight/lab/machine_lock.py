@@ -1,0 +1,68 @@
+"""One lock a machine: cells that time things run alone on it, all others side by side.
+
+Readers and a writer on ``flock``: ordinary cells share the room, a timing cell has it to itself. Whoever enters
+passes the door first, and a timing cell holds the door while it waits, so newcomers cannot keep it waiting for ever.
+The system lets go of the locks of a process that dies.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+_NAME = "deadweight-machine"
+
+
+@contextmanager
+def machine(*, alone: bool, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Be one of many on this machine, or alone; `waiting` is called once if others must be waited for."""
+    if os.name == "nt":  # no shared locks there: timing cells at least never meet each other
+        if not alone:
+            yield
+            return
+        with FileLock(_path("room")):
+            yield
+        return
+    import fcntl
+
+    door, room = _open("door"), _open("room")
+    try:
+        _take(door, fcntl.LOCK_EX, waiting)
+        _take(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, waiting)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
+    finally:
+        os.close(door)
+        os.close(room)
+
+
+def _take(handle: int, how: int, waiting: Callable[[], None] | None) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if waiting is not None:
+            waiting()
+        fcntl.flock(handle, how)
+
+
+def _path(part: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"{_NAME}.{part}"
+
+
+def _open(part: str) -> int:
+    """The lock's file, opened for reading only: it may belong to another user of the machine."""
+    path = _path(part)
+    while True:
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with suppress(FileExistsError):
+            handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            os.fchmod(handle, 0o644)
+            return handle

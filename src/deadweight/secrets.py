@@ -1,0 +1,38 @@
+"""Secrets are never written: not into records, attempts, logs or errors."""
+
+from __future__ import annotations
+
+import os
+import re
+
+_NAMES = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIAL)S?(_|$)", re.IGNORECASE)
+_SHAPES = re.compile(
+    r"hf_[A-Za-z0-9]{20,}"  # Hugging Face
+    r"|sk-[A-Za-z0-9_-]{20,}"  # OpenAI, Anthropic
+    r"|gh[pousr]_[A-Za-z0-9]{30,}"  # GitHub
+    r"|AKIA[A-Z0-9]{16}"  # AWS
+    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"  # user:password@host
+    r"|(?<=[?&](?i:token)=)[^&\s\"']+"
+    r"|(?<=[?&](?i:api_key)=)[^&\s\"']+"
+    r"|(?<=[?&](?i:password)=)[^&\s\"']+"
+)
+HIDDEN = "[hidden]"
+_SHORTEST = 8  # a shorter value of a variable would blot out ordinary words
+
+
+def hide(text: str) -> str:
+    """`text` with the values of secret environment variables, and whatever looks like a key, left out."""
+    for value in _values():
+        text = text.replace(value, HIDDEN)
+    return _SHAPES.sub(HIDDEN, text)
+
+
+def holds_secret(text: str) -> bool:
+    """Whether `text` holds something that must not be written down."""
+    return hide(text) != text
+
+
+def _values() -> list[str]:
+    """Values of the environment's secret variables, the longest first."""
+    found = {value for name, value in os.environ.items() if _NAMES.search(name) and len(value) >= _SHORTEST}
+    return sorted(found, key=len, reverse=True)
