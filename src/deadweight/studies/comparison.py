@@ -142,7 +142,7 @@ def _table(runs: Mapping[str, _Found], ids: Sequence[str]) -> pd.DataFrame:
         unit = str(finding.get("unit") or "")
         said = quantity(finding.get("estimate"), unit)
         if has_interval(finding):
-            said += f" ({interval(*finding['interval'], unit)})"
+            said += f" ({interval(finding['interval'][0], finding['interval'][1], unit)})"
         return said
 
     rows = []

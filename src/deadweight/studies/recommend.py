@@ -99,7 +99,7 @@ def actions(folder: str | Path, findings: Sequence[Mapping[str, Any]]) -> dict[s
 def _action(finding: Mapping[str, Any], run: _Run) -> Action | None:
     verdict, study = finding.get("verdict"), str(finding["study"])
     if verdict == "undecided":
-        return Action(more_data(finding, run.judged.get(study, 1)), str(finding.get("command") or ""))
+        return _settle(finding, run)
     if verdict == "needed":
         return Action("Keep it.")
     if verdict is None:
@@ -107,25 +107,37 @@ def _action(finding: Mapping[str, Any], run: _Run) -> Action | None:
     return {"mlp": _shrink, "depth": _drop, "icl": _prompt}.get(study, _leave_out)(finding, run)
 
 
-def more_data(finding: Mapping[str, Any], judged: int) -> str:
-    """How much more data would settle an undecided finding, should its estimate stay where it is.
+def _settle(finding: Mapping[str, Any], run: _Run) -> Action:
+    """More of what the finding counts; a command where more of it is at hand."""
+    wanted = more_data(finding, run.judged.get(str(finding["study"]), 1))
+    items = _ITEMS.get(str(finding["study"]), "items")
+    if wanted is None:
+        near = "the estimate lies so near the accepted loss that more of them are unlikely to do so"
+        return Action(f"Keep it until more {items} settle it; {near}.")
+    said = f"Keep it for now: some {wanted:,} {items} instead of {finding['n']:,} would settle it if the estimate holds"
+    words = _prompting(finding, run)
+    if words:
+        return Action(f"{said}.", shlex.join([*words, "--limit", str(wanted)]))
+    bring = "; bring them with --images" if items == "images" else ""
+    return Action(f"{said}{bring}.", str(finding.get("command") or ""))
+
+
+def more_data(finding: Mapping[str, Any], judged: int) -> int | None:
+    """How much data would settle an undecided finding, should its estimate stay where it is.
 
     The half width of an interval shrinks with the square root of n, and among `judged` findings of a study the
-    first must clear the level of Bonferroni, 0.05 / judged (ours; an estimate, and called one).
+    first must clear the level of Bonferroni, 0.05 / judged (ours; an estimate, and called one). None where `_MOST`
+    times the data would not do.
     """
     from scipy.stats import norm
 
-    items = _ITEMS.get(str(finding["study"]), "items")
     low, high = finding.get("interval") or (None, None)
     estimate, margin, n = finding.get("estimate"), finding.get("margin"), int(finding.get("n") or 0)
     if low is None or high is None or estimate is None or margin is None or n < 1 or estimate == margin:
-        return f"Keep it until more {items} settle it."
+        return None
     wider = float(norm.isf(0.025 / max(1, judged)) / norm.isf(0.025))
     factor = (wider * (high - low) / 2 / abs(margin - estimate)) ** 2
-    if factor > _MOST:
-        return f"Keep it: the estimate lies so near the accepted loss that more {items} are unlikely to settle it."
-    wanted = math.ceil(n * max(factor, 1.1))
-    return f"Keep it for now: some {_round(wanted):,} {items} instead of {n:,} would settle it if the estimate holds."
+    return None if factor > _MOST else _round(math.ceil(round(n * max(factor, 1.1), 6)))
 
 
 def _round(value: int) -> int:
@@ -164,15 +176,21 @@ def _drop(finding: Mapping[str, Any], run: _Run) -> Action:
 
 
 def _prompt(finding: Mapping[str, Any], run: _Run) -> Action:
-    cell = next((run.record(key) for key in finding.get("evidence", ())), {})
-    task, language = cell.get("params", {}).get("task"), run.options.get("language")
-    command = str(finding.get("command") or "")
-    if task and language:
-        words = ["deadweight", "icl", "--language", str(language), "--tasks", str(task)]
-        command = shlex.join([*words, *[word for k in (1, 2, 4) for word in ("--k", str(k))]])
+    words = _prompting(finding, run)
+    fewer = [word for k in (1, 2, 4) for word in ("--k", str(k))]
+    command = shlex.join([*words, *fewer]) if words else str(finding.get("command") or "")
     if str(finding["id"]).endswith("-labels"):
         return Action("Do not spend effort on the demonstrations' labels here; try fewer demonstrations.", command)
     return Action("Leave the demonstrations out of this prompt, or see whether fewer of them help.", command)
+
+
+def _prompting(finding: Mapping[str, Any], run: _Run) -> list[str]:
+    """The icl study of the finding's task and model, as the words of a command; none for other findings."""
+    cell = next((run.record(key) for key in finding.get("evidence", ())), {})
+    task, language = cell.get("params", {}).get("task"), run.options.get("language")
+    if str(finding["study"]) != "icl" or not (task and language):
+        return []
+    return ["deadweight", "icl", "--language", str(language), "--tasks", str(task)]
 
 
 def _leave_out(finding: Mapping[str, Any], run: _Run) -> Action:
