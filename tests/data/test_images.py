@@ -78,6 +78,19 @@ def test_a_local_data_set_of_datasets_is_read(folders):
     assert (data.classes, len(data.train) + len(data.validation)) == (("cat", "dog"), 16)
 
 
+def test_a_split_of_a_data_set_is_used_alone(folders, tmp_path):
+    for part, keep in (("train", 6), ("test", 3)):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for path in sorted((folders / name).iterdir())[:keep]:
+                (tmp_path / part / name / path.name).write_bytes(path.read_bytes())
+    whole, alone = load_images(f"hf:{tmp_path}"), load_images(f"hf:{tmp_path}#test")
+    assert (len(whole.train), len(whole.validation)) == (12, 6)
+    assert len(alone.train) + len(alone.validation) == 6
+    with pytest.raises(SourceError, match="did you mean 'test'"):
+        load_images(f"hf:{tmp_path}#tset")
+
+
 def _empty_class(root):
     (root / "emu").mkdir()
     return "emu holds no images"

@@ -146,3 +146,57 @@ def test_hugging_faces_preprocessing_is_read_from_beside_the_weights(tmp_path):
 
 def test_a_grey_model_gets_grey_pictures():
     assert dw.transform(dw.load("embedded:digits-vit"))(_picture()).shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["timm", "torchvision", "hf", "file", "gguf"])
+def test_the_weights_are_counted_without_reading_them(kind, language_folder, tmp_path):
+    from deadweight.models.room import count_weights
+    from deadweight.source import parse_source
+
+    source = {
+        "timm": "timm:test_vit?pretrained=false",
+        "torchvision": "torchvision:vit_b_16?pretrained=false",
+        "hf": f"hf:{language_folder}",
+        "file": f"file:{tmp_path / 'saved'}",
+        "gguf": "embedded:smollm2-135m-instruct",
+    }[kind]
+    if kind == "file":
+        dw.save(dw.load("timm:test_vit?pretrained=false"), tmp_path / "saved")
+    if kind == "gguf":
+        from deadweight.models.embedded import language_source
+
+        model, parsed = dw.load(source), language_source(parse_source(source))
+    else:
+        model, parsed = dw.load(source), parse_source(source)
+    buffers = [] if kind == "file" else model.buffers()  # what is not saved is not counted
+    weights = sum(tensor.numel() for tensor in [*model.parameters(), *buffers])
+    assert count_weights(parsed) == pytest.approx(weights, rel=1e-3)
+
+
+@pytest.mark.parametrize("how", ["load", "load_lm"])
+def test_a_model_too_large_for_memory_is_refused_before_it_is_loaded(how, language_folder, monkeypatch):
+    from types import SimpleNamespace
+
+    import deadweight.models.room as room
+    from deadweight.errors import MachineError
+
+    monkeypatch.setattr(room.psutil, "virtual_memory", lambda: SimpleNamespace(available=40_000))
+    monkeypatch.setattr(
+        "transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("it was read")
+    )
+    with pytest.raises(MachineError, match=r"needs .* GiB .* are free") as refused:
+        getattr(dw, how)(f"hf:{language_folder}")
+    assert refused.value.exit_code == 3
+
+
+def test_a_language_model_is_read_in_the_dtype_asked_for(language_folder, monkeypatch):
+    import transformers
+
+    seen = []
+    read = transformers.AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(
+        "transformers.AutoModelForCausalLM.from_pretrained",
+        lambda *places, **options: seen.append(options["dtype"]) or read(*places, **options),
+    )
+    dw.load_lm(f"hf:{language_folder}", dtype="bfloat16")
+    assert seen == [torch.bfloat16]

@@ -10,23 +10,36 @@ from PIL import Image
 from deadweight.data.folders import _small
 from deadweight.data.images import Gallery, digest
 from deadweight.errors import SourceError
+from deadweight.network import hub_reach
+from deadweight.registry import did_you_mean
 from deadweight.source import Source
 
 
 def gallery(source: Source) -> Gallery:
-    """``hf:DATASET[:CONFIG][@REV]`` with an image column and a class column, found by their declared types."""
+    """``hf:DATASET[:CONFIG][@REV][#SPLIT]`` with an image column and a class column, found by their declared types.
+
+    With a split, its images alone are used, and a part of them held out.
+    """
     import datasets
 
-    name, revision, _ = source.repository
+    name, revision, split = source.repository
     name, _, config = name.partition(":")
     try:
-        parts: Any = datasets.load_dataset(name, config or None, revision=revision)
+        with hub_reach():
+            parts: Any = datasets.load_dataset(name, config or None, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as problem:
         raise SourceError(
             f"{source.text!r} cannot be loaded: {str(problem).splitlines()[0]}",
             expected="a data set `datasets` can read, from its cache, the network or a local folder",
             cure="without network use folder:PATH with class folders",
         ) from problem
+    if split is not None and split not in parts:
+        raise SourceError(
+            f"{source.text!r} has no split {split!r}",
+            expected="one of its splits",
+            cure=did_you_mean(split, list(parts)),
+        )
+    parts = parts if split is None else {split: parts[split]}
     held = next((part for part in ("validation", "val", "test") if part in parts), None)
     names = ["train", held] if held and "train" in parts else [next(iter(parts))]
     features = parts[names[0]].features

@@ -133,10 +133,11 @@ def _split(gallery: Gallery, seed: int) -> tuple[list[int], list[int]]:
         held_out = set(gallery.validation)
         return [i for i in everything if i not in held_out], sorted(held_out)
     generator = np.random.default_rng(seed)
+    labels = np.asarray(gallery.labels)
     train: list[int] = []
     validation: list[int] = []
     for label in range(len(gallery.classes)):
-        mine = generator.permutation([i for i in everything if gallery.labels[i] == label]).tolist()
+        mine = generator.permutation(np.flatnonzero(labels == label)).tolist()
         held = max(1, round(len(mine) / 5)) if len(mine) > 1 else 0
         validation += mine[:held]
         train += mine[held:]

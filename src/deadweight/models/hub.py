@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from deadweight.errors import SourceError
-from deadweight.models.vision import hub_reach, no_weights
+from deadweight.models.vision import no_weights
+from deadweight.network import hub_reach
 from deadweight.source import Source
 
 
@@ -53,23 +54,31 @@ def config_of(source: Source, *, trust_remote_code: bool = False) -> Any:
             raise no_weights(source, str(problem).splitlines()[0]) from problem
 
 
+def auto_class(config: Any) -> Any:
+    """Which of transformers' auto classes builds what the configuration names."""
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageClassification
+
+    architectures = " ".join(getattr(config, "architectures", None) or [])
+    if "ForCausalLM" in architectures or "LMHead" in architectures:
+        return AutoModelForCausalLM
+    return AutoModelForImageClassification if "ForImageClassification" in architectures else AutoModel
+
+
 def load_hub(
-    source: Source, *, pretrained: bool | None = None, trust_remote_code: bool = False, **kwargs: Any
+    source: Source,
+    *,
+    pretrained: bool | None = None,
+    trust_remote_code: bool = False,
+    dtype: torch.dtype = torch.float32,
+    **kwargs: Any,
 ) -> nn.Module:
     """``hf:REPO[@REV]`` or ``hf:FOLDER``: a causal LM or an image classifier, as its configuration says.
 
     Weights are read as safetensors where they exist; code shipped with a repository runs only with
     ``trust_remote_code=True``.
     """
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageClassification
-
     config = config_of(source, trust_remote_code=trust_remote_code)
-    architectures = " ".join(getattr(config, "architectures", None) or [])
-    auto: Any = AutoModel
-    if "ForCausalLM" in architectures or "LMHead" in architectures:
-        auto = AutoModelForCausalLM
-    elif "ForImageClassification" in architectures:
-        auto = AutoModelForImageClassification
+    auto = auto_class(config)
     if pretrained is False:
         built: nn.Module = auto.from_config(config, trust_remote_code=trust_remote_code)
         return built
@@ -77,7 +86,7 @@ def load_hub(
     with hub_reach():
         try:
             loaded: nn.Module = auto.from_pretrained(
-                where, trust_remote_code=trust_remote_code, dtype=torch.float32, **options, **kwargs
+                where, trust_remote_code=trust_remote_code, dtype=dtype, **options, **kwargs
             )
         except (OSError, ValueError, RuntimeError) as problem:
             raise no_weights(source, str(problem).splitlines()[0]) from problem

@@ -15,7 +15,8 @@ from deadweight.errors import SourceError
 from deadweight.models.hub import config_of, load_hub, place
 from deadweight.models.load import MODEL_SOURCES, model_source, pick_device, torch_dtype
 from deadweight.models.provenance import origin, set_origin
-from deadweight.models.vision import hub_reach
+from deadweight.models.room import require_room
+from deadweight.network import hub_reach
 from deadweight.source import Source
 
 
@@ -87,13 +88,13 @@ def _resolved(source: Source) -> Source:
     return language_source(source)
 
 
-def check_language(text: str) -> Source:
+def check_language(text: str, *, trust_remote_code: bool = False) -> Source:
     """Refuse a language source that cannot work, cheaply: before any weights are read."""
     source = _resolved(model_source(text))
     if source.scheme == "gguf":
         gguf_path(source)
     elif source.scheme == "hf":
-        config = config_of(source)
+        config = config_of(source, trust_remote_code=trust_remote_code)
         if not hasattr(config, "vocab_size"):
             raise SourceError(
                 f"{text!r} is a {type(config).__name__}",
@@ -128,10 +129,13 @@ def load_lm(
     ------
     SourceError
         The source cannot be read, or is not a language model with a tokenizer.
+    MachineError
+        The weights do not fit into memory.
     """
     from transformers import AutoTokenizer
 
-    parsed = check_language(source)
+    parsed, wanted = check_language(source, trust_remote_code=trust_remote_code), torch_dtype(dtype)
+    require_room(parsed, wanted if parsed.scheme == "hf" else None)  # the others are read in float32 and then cast
     if parsed.scheme == "gguf":
         path = gguf_path(parsed)
         tokenizer = _read_gguf(path, AutoTokenizer, parsed)
@@ -148,12 +152,11 @@ def load_lm(
                     cure="call tokenizer.save_pretrained on the same folder",
                 ) from problem
             if parsed.scheme == "hf":
-                model = load_hub(parsed, trust_remote_code=trust_remote_code)
+                model = load_hub(parsed, trust_remote_code=trust_remote_code, dtype=wanted or torch.float32)
             else:
                 model = MODEL_SOURCES.get("file")(parsed)
     if origin(model) is None:
         set_origin(model, source)
     config: Any = model.config
-    wanted = torch_dtype(dtype)
     model = model.to(device=pick_device(device), dtype=wanted).eval()
     return LanguageModel(model, tokenizer, parsed.name, int(getattr(config, "max_position_embeddings", 2048)))

@@ -10,6 +10,7 @@ from torch import nn
 
 from deadweight.errors import InputError, SourceError
 from deadweight.models.provenance import origin, set_origin
+from deadweight.models.room import require_room
 from deadweight.registry import Registry, did_you_mean
 from deadweight.source import Source, parse_source
 
@@ -88,10 +89,13 @@ def load(
     ------
     SourceError
         An unknown kind or name, or weights that cannot be had; the message names the ways out.
+    MachineError
+        The weights do not fit into memory.
     """
     parsed = model_source(source)
     if "pretrained" in parsed.options and pretrained is None:
         pretrained = parsed.flag("pretrained", True)
+    require_room(parsed, **kwargs)
     model = MODEL_SOURCES.get(parsed.scheme)(parsed, pretrained=pretrained, **kwargs)
     if origin(model) is None:
         plain = {name: value for name, value in kwargs.items() if isinstance(value, (str, int, float, bool, list))}

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deadweight.models.provenance import origin
-from deadweight.models.vision import hub_reach
+from deadweight.network import hub_reach
 from deadweight.source import Source, parse_source
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import socket
 import urllib.error
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlparse
 
 from torch import nn
 
 from deadweight.errors import SourceError
+from deadweight.network import hub_reach
 from deadweight.registry import did_you_mean
 from deadweight.source import Source
 
@@ -25,30 +22,6 @@ def no_weights(source: Source, reason: str) -> SourceError:
         cure=f"either use {source.scheme}:{source.name}?pretrained=false for random weights, or bring the weights: "
         "fill the cache on a machine with network, or save the model there with dw.save and give file:FOLDER",
     )
-
-
-@contextmanager
-def hub_reach() -> Iterator[bool]:
-    """Whether the hub can be reached; while it cannot, its client reads the local cache only.
-
-    Without this the client retries for most of a minute before it says that there is no network.
-    """
-    constants: Any = importlib.import_module("huggingface_hub.constants")
-    address = urlparse(constants.ENDPOINT)
-    reachable = False
-    if not constants.HF_HUB_OFFLINE:
-        try:
-            port = address.port or (80 if address.scheme == "http" else 443)
-            socket.create_connection((address.hostname, port), timeout=5).close()
-            reachable = True
-        except OSError:
-            reachable = False
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not reachable
-    try:
-        yield reachable
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 def fetched(source: Source, build: Callable[[], nn.Module]) -> nn.Module:
