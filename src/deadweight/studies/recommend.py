@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+import deadweight
 from deadweight.errors import InputError
 from deadweight.report import Action
 
@@ -151,6 +152,8 @@ def _shrink(finding: Mapping[str, Any], run: _Run) -> Action:
     removed = re.search(r"removes (\d+)\s?%", str(finding["claim"]))
     left = 1 - int(removed[1]) / 100 if removed else 0.67
     command = ""
+    if model and "compress" not in deadweight.__all__:  # an installation that cuts, but does not yet refit and choose
+        return _cut(finding, model)
     if model:
         words = ["deadweight", "compress", model, *(["--images", images] if images else [])]
         command = shlex.join([*words, "--parameters", f"{left:.2f}", "--out", _SMALLER])
@@ -163,13 +166,32 @@ def _shrink(finding: Mapping[str, Any], run: _Run) -> Action:
     return Action(sentence, command)
 
 
+def _cut(finding: Mapping[str, Any], model: str) -> Action:
+    """The surgery the finding is about, and nothing else. What was trained smaller is to be trained smaller again."""
+    grouped = "grouped" in str(finding["id"])
+    how = "group_mlps(model, size=2)" if grouped else "shallow_mlps(model, keep={})"
+    if "cut" not in str(finding["id"]):
+        width = re.search(r"to (\d+)\s?% of its width", str(finding["claim"]))
+        how = how.format(int(width[1]) / 100 if width else 0.5)
+        return Action(f"Train the smaller shape from the start: `dw.{how}` on the fresh model.")
+    how = how.format('2/3, by="weight"')
+    code = f"import deadweight as dw; model = dw.load({_quoted(model)}); dw.save(dw.{how}, {_quoted(_SMALLER)})"
+    sentence = f"Cut the model; it is saved in `{_SMALLER}` and loads like any other."
+    return Action(sentence, shlex.join(["python", "-c", code]))
+
+
+def _quoted(text: str) -> str:
+    """A Python string in double quotes, which a shell's single quotes leave as they are."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _drop(finding: Mapping[str, Any], run: _Run) -> Action:
     model, block = run.model(finding), re.search(r"-block-(\d+)$", str(finding["id"]))
     if not (model and block):
         return _leave_out(finding, run)
     code = (
-        f"import deadweight as dw; model = dw.load({model!r}); "
-        f"dw.save(dw.drop_blocks(model, [{int(block[1]) - 1}]), {_SMALLER!r})"
+        f"import deadweight as dw; model = dw.load({_quoted(model)}); "
+        f"dw.save(dw.drop_blocks(model, [{int(block[1]) - 1}]), {_quoted(_SMALLER)})"
     )
     sentence = f"Remove the block; the smaller model is saved in `{_SMALLER}` and loads like any other."
     return Action(sentence, shlex.join(["python", "-c", code]))
