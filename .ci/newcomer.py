@@ -23,7 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OWN = """
 from pathlib import Path
-import torch, deadweight as dw
+import transformers, deadweight as dw
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from sklearn.datasets import load_digits
 from PIL import Image
 digits = load_digits()
@@ -33,8 +34,15 @@ for at, (picture, label) in enumerate(zip(digits.images[:400], digits.target)):
     Image.fromarray((picture * 15.9).astype("uint8")).save(folder / f"{at}.png")
 vit = dw.load("embedded:digits-vit", num_classes=10)
 dw.save(vit, "my_vit")
-lm = dw.load_lm("embedded:smollm2-135m-instruct")
-lm.model.save_pretrained("my_model"); lm.tokenizer.save_pretrained("my_model")
+alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+words = Tokenizer(models.BPE(vocab={letter: at for at, letter in enumerate(alphabet)}, merges=[]))
+words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="!").save_pretrained("my_model")
+config = transformers.LlamaConfig(
+    hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128, vocab_size=256,
+    max_position_embeddings=4096, bos_token_id=None, eos_token_id=0,
+)
+transformers.LlamaForCausalLM(config).save_pretrained("my_model")
 words = {"good": ["lovely", "warm", "clever", "fine"], "bad": ["dull", "cold", "clumsy", "poor"]}
 rows = [f"A {word} film number {n}.,{label}" for label in words for word in words[label] for n in range(8)]
 Path("reviews.csv").write_text("body,stars\\n" + "\\n".join(rows))
@@ -76,7 +84,8 @@ def visit(clone: Path, python: str | None) -> int:
             untried.append(f"{command}  (needs weights from the hub)")
         else:
             if not command.startswith("make") and not made:
-                made = run([python, "-c", OWN], clone, environment, "the reader's own things", failed)
+                made = True
+                run([python, "-c", OWN], clone, environment, "the reader's own things", failed)
             run(["bash", "-c", command], clone, environment, command, failed)
     for notebook in sorted((clone / "docs" / "tutorials").glob("*.ipynb")):
         run([python, "-c", EXECUTE, str(notebook)], clone, environment, notebook.name, failed)
