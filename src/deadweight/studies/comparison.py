@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from deadweight.errors import InputError
 from deadweight.report import Figure, Section, Table, charts, write_page
 from deadweight.report.cards import has_interval
 from deadweight.report.wording import in_unit, interval, quantity, verdict_name
+from deadweight.studies.recommend import read_findings
 
 _Found = dict[str, Mapping[str, Any]]
 
@@ -32,7 +32,9 @@ def compare(folders: Sequence[str | Path], page: str | Path) -> Path:
             expected="two or more different run folders",
             cure="name each folder once",
         )
-    runs = {name: _read(path) for name, path in zip(_names(paths), paths, strict=True)}
+    runs = {
+        name: {str(f["id"]): f for f in read_findings(path)} for name, path in zip(_names(paths), paths, strict=True)
+    }
     sections = [_section(study, runs) for study in _studies(runs)]
     return write_page(
         page,
@@ -43,18 +45,6 @@ def compare(folders: Sequence[str | Path], page: str | Path) -> Path:
         facts={name: str(path) for name, path in zip(runs, paths, strict=True)},
         comparison=_summary(runs),
     )
-
-
-def _read(folder: Path) -> _Found:
-    try:
-        found = json.loads((folder / "findings.json").read_text("utf-8"))["findings"]
-        return {str(finding["id"]): finding for finding in found}
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise InputError(
-            f"{str(folder)!r} holds no findings that can be read",
-            expected="a folder written by `deadweight audit` or `deadweight run`",
-            cure="give the folders that were named with --out",
-        ) from problem
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

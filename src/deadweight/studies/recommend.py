@@ -77,7 +77,7 @@ def recommend(folder: str | Path) -> list[Advice]:
         The folder holds no findings, or no options, that can be read.
     """
     path = Path(folder)
-    findings = _findings(path)
+    findings = read_findings(path)
     ways = actions(path, findings)
     order = ["dead weight", "undecided", "needed", None]
     told = [
@@ -229,7 +229,8 @@ def _of_a_measurement(finding: Mapping[str, Any]) -> Action | None:
     return None
 
 
-def _findings(folder: Path) -> list[Mapping[str, Any]]:
+def read_findings(folder: Path) -> list[Mapping[str, Any]]:
+    """The objects of a run folder's ``findings.json``; what cannot be read raises :class:`InputError`."""
     try:
         found: list[Mapping[str, Any]] = json.loads((folder / "findings.json").read_text("utf-8"))["findings"]
     except (OSError, ValueError, KeyError, TypeError) as problem:
@@ -249,4 +250,4 @@ def _options(folder: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-__all__ = ["Advice", "actions", "more_data", "recommend"]
+__all__ = ["Advice", "actions", "more_data", "read_findings", "recommend"]
