@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,10 @@ import pytest
 
 from deadweight.cli import app, main
 
-COMMANDS = ["audit", "mlp", "depth", "icl", "attention", "run", "report", "status", "export", "diff", "list", "doctor"]
+COMMANDS = [
+    "audit", "mlp", "depth", "icl", "attention", "run", "report", "status", "export", "diff", "list", "doctor",
+    "recommend", "completion",
+]  # fmt: skip
 
 
 def _call(capsys, *arguments):
@@ -46,6 +51,10 @@ def test_the_example_in_the_help_is_understood(command):
         (["run", "mini-2512.0105"], "did you mean 'mini-2512.01059'"),
         (["list", "mechanism"], "did you mean 'mechanisms'"),
         (["report", "/nowhere/at/all"], "not a run folder"),
+        (["recommend", "/nowhere/at/all"], "no findings"),
+        (["recommend"], "one or more run folders"),
+        (["report", "/nowhere/at/all", "/nor/here"], "no findings"),
+        (["completion", "tcsh"], "bash"),
         (["mlp", "--budget", "soon"], "20min"),
         (["mlp", "--limit", "0"], "limit"),
         (["mlp", "--dtype", "int8"], "float32"),
@@ -73,7 +82,31 @@ def test_a_dry_run_plans_and_does_nothing(capsys, tmp_path):
     assert code == 0
     assert {cell["cell"]["study"] for cell in planned["cells"]} == {"mlp"}
     assert planned["seconds"] > 0
+    assert planned["bytes"] > len(planned["cells"]) * 1000
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_says_minutes_and_bytes(capsys):
+    assert re.search(r"\d+ cells, about [\d.]+ minutes and \d+ [kM]B on disk", _call(capsys, "mlp", "--dry-run")[1])
+
+
+@pytest.mark.parametrize("command", ["audit", "mlp", "depth", "icl", "attention", "run"])
+def test_every_command_that_computes_takes_the_same_options(capsys, command):
+    _, out, _ = _call(capsys, command, "--help")
+    for option in (
+        "out",
+        "device",
+        "dtype",
+        "seed",
+        "limit",
+        "budget",
+        "dry-run",
+        "json",
+        "margin",
+        "quiet",
+        "verbose",
+    ):
+        assert f"--{option} " in out
 
 
 @pytest.mark.parametrize("what", ["models", "data", "tasks", "mechanisms", "probes", "studies"])
@@ -102,6 +135,51 @@ def test_a_budget_that_ends_first_is_code_1_and_the_next_run_goes_on(capsys, tmp
     assert json.loads(out)["findings"]
     code, again, _ = _call(capsys, "report", str(tmp_path / "run"), "--json")
     assert (code, json.loads(again)) == (0, json.loads(out))
+    code, out, err = _call(capsys, *base[:-1], "--quiet")
+    assert (code, out, err) == (0, f"{tmp_path / 'run' / 'report.html'}\n", "")
+    _check_what_follows(capsys, tmp_path / "run")
+
+
+def _check_what_follows(capsys, run):
+    """The verbs that read a run's folder."""
+    code, out, _ = _call(capsys, "recommend", str(run), str(run), "--json")
+    advice = json.loads(out)
+    assert code == 0
+    assert len(advice) % 2 == 0
+    assert {"run", "id", "verdict", "do", "command"} <= set(advice[0])
+    assert "\x1b" not in _call(capsys, "recommend", str(run))[1]
+    other = shutil.copytree(run, run.parent / "other")
+    page = run.parent / "both.html"
+    code, out, _ = _call(capsys, "report", str(run), str(other), "--out", str(page))
+    assert (code, out) == (0, f"{page}\n")
+    assert "0 of them got different verdicts" in page.read_text()
+
+
+def test_verbose_tells_the_whole_error_of_a_failed_cell(capsys, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("first line\nand what is behind it")
+
+    monkeypatch.setattr("deadweight.studies.mlp.MlpStudy.run", broken)
+    command = ["mlp", "--out", str(tmp_path / "run"), "--limit", "40", "--epochs", "1", "--seeds", "0"]
+    assert "and what is behind it" in _call(capsys, *command, "--verbose")[2]
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    command = f"{sys.executable} -m deadweight completion bash"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -1; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] in ("0", "141")  # 0 where all of it fitted into the pipe
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete_commands_and_options(capsys, shell):
+    code, out, _ = _call(capsys, "completion", shell)
+    assert code == 0
+    assert all(word in out for word in ("audit", "recommend", "mechanisms", "dry-run"))
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=out, text=True, check=True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")

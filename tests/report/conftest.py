@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from deadweight.report import Figure, Section, Table, charts, write_page
+from deadweight.report import Action, Figure, Section, Table, charts, write_page
 
 
 def finding(id, verdict, *, study="mlp", estimate=0.003, interval=(-0.002, 0.008), **changes):
@@ -64,6 +64,10 @@ def content():
             Section("attention", "Attention", "What costs what?", "It depends."),
         ],
         "facts": {"Machine": "two cores", "A long path": "x" * 120},
+        "actions": {
+            "mlp-dead": Action("Let the MLPs go.", "deadweight compress file:model --out smaller"),
+            "mlp-needed": Action("Keep it."),
+        },
         "skipped": [("icl", "no language model")],
         "failed": [{"cell": "mlp/grouped seed 1", "error": "out of memory"}],
     }

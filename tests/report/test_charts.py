@@ -10,7 +10,8 @@ import pytest
 
 from deadweight.errors import InputError
 from deadweight.report import charts
-from deadweight.report.cards import card, groups
+from deadweight.report.cards import card, cards_of, counts, headlines
+from deadweight.report.sureness import sureness
 from deadweight.report.theme import BACKGROUNDS, PALETTE, REFERENCE, VERDICT_COLOURS
 from deadweight.report.wording import interval, number, quantity
 
@@ -115,9 +116,51 @@ def test_an_open_interval_is_said_and_not_drawn(ends, words):
     open_card = card(found(interval=ends), 0)
     assert open_card.interval == words
     assert open_card.bar is None
+    assert words in open_card.sure
 
 
-def test_groups_hold_every_finding_once():
-    verdicts = [None, "needed", "undecided", "needed", "dead weight"]
-    shown = groups([found(id=str(i), verdict=verdict) for i, verdict in enumerate(verdicts)])
-    assert [[c.id for c in group.cards] for group in shown] == [["4"], ["1", "3"], ["2"], ["0"]]
+SURE = [
+    ("dead weight", [-0.02, 0.005], "Sure: with 95 % confidence the loss is at most 0.5 points; we accept 1 point."),
+    ("dead weight", [-0.02, -0.005], "Sure: with 95 % confidence removing it gains at least 0.5 points."),
+    ("needed", [0.04, 0.06], "Sure: with 95 % confidence removing it costs 4 to 6 points; even the least of it is more "
+     "than the 1 point we accept."),
+    ("undecided", [-0.02, 0.06], "Not sure yet: with 95 % confidence it may be anything from a gain of 2 points to a "
+     "loss of 6 points, and we accept 1 point."),
+    ("undecided", [0.02, 0.06], "Not sure yet: alone, a loss of 2 points to a loss of 6 points would settle it, but "
+     "among so many findings one like it may be chance."),
+    (None, [0.02, 0.06], "With 95 % confidence the true value lies between 2 and 6 points."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("verdict", "ends", "words"), SURE, ids=[f"{row[0]}{row[1]}" for row in SURE])
+def test_how_sure_it_is_is_said_in_words(verdict, ends, words):
+    margin = None if verdict is None else 0.01
+    assert sureness(found(verdict=verdict, interval=ends, unit="accuracy", margin=margin)) == words
+
+
+def top(*findings):
+    return [c.id for c in headlines(findings, cards_of(findings))]
+
+
+def test_the_top_shows_what_can_go_then_what_is_missed_most():
+    dead = [found(id=f"d{i}", verdict="dead weight", interval=[-1, high]) for i, high in enumerate([0.3, 0.1, 0.2])]
+    needed = [found(id=f"n{i}", verdict="needed", interval=[low, 9]) for i, low in enumerate([1, 3, 2])]
+    assert top(*needed, *dead, found(id="u", verdict="undecided")) == ["d1", "d2", "n1"]
+
+
+def test_every_study_is_at_the_top_even_one_that_settled_nothing():
+    rows = [found(id="u", study="a", verdict="undecided"), found(id="m", study="b", verdict=None, margin=None),
+            found(id="m2", study="a", verdict=None), found(id="d", study="c", verdict="dead weight")]  # fmt: skip
+    assert top(*rows) == ["d", "u", "m"]
+
+
+def test_verdicts_are_counted_in_the_order_a_reader_needs():
+    rows = [found(id=str(i), verdict=verdict) for i, verdict in enumerate([None, "needed", "dead weight", "needed"])]
+    assert [(count.name, count.count) for count in counts(rows)] == [("Dead weight", 1), ("Needed", 2), ("Measured", 1)]
+
+
+def test_a_picked_series_stands_out():
+    frame = FRAME.rename(columns={"name.with[odd]": "name"})
+    spec = charts.line(frame, "x", "y", color="name", band=("y", "y")).to_dict()
+    assert [param["bind"] for param in spec["params"]] == ["legend"]
+    assert all(layer["encoding"]["opacity"]["condition"]["param"] == "picked" for layer in spec["layer"])

@@ -1,6 +1,7 @@
 """save and the file: source."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -142,7 +143,7 @@ def damage(folder, what):
     elif what == "later schema":
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema": 99}))
     elif what == "gone":
-        weights.unlink(), manifest.unlink(), folder.rmdir()
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(

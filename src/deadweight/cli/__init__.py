@@ -10,11 +10,11 @@ from types import FrameType
 from cyclopts import CycloptsError
 from rich.console import Console
 
-from deadweight.cli import looking, runs, studies  # each adds its verbs to the application
+from deadweight.cli import looking, recommend, runs, studies  # each adds its verbs to the application
 from deadweight.cli.app import app
 from deadweight.errors import DeadweightError
 
-__all__ = ["app", "looking", "main", "runs", "studies"]
+__all__ = ["app", "looking", "main", "recommend", "runs", "studies"]
 
 
 def _complain(problem: DeadweightError) -> int:
@@ -43,6 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)  # cyclopts has printed what is wrong
     except DeadweightError as problem:
         sys.exit(_complain(problem))
+    except BrokenPipeError:  # whoever read our output has had enough: `deadweight list probes | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         Console(stderr=True).print("\ninterrupted: what is finished is kept; the same command goes on from there")
         sys.exit(130)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+from typing import Literal
 
 from rich.console import Console
 
@@ -53,4 +54,17 @@ def doctor(*, json: bool = False) -> int:
         console.print(check.found, markup=False, highlight=False)
         if check.cure:
             console.print(f"       {check.cure}", markup=False, style="dim", highlight=False)
+    return 0
+
+
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish", "powershell"]) -> int:
+    """Print the script that completes commands and options in a shell.
+
+    Example: deadweight completion bash
+
+    Args:
+        shell: the shell it is for; its documentation says where such scripts go.
+    """
+    print(app.generate_completion(shell=shell))
     return 0

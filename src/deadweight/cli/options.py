@@ -28,8 +28,10 @@ class Common:
         limit: use at most so many items of each data set.
         margin: the loss one is willing to accept: 0.01 is one point of accuracy, or one per cent of a loss.
         budget: start no further cell after this long, e.g. 20min, 90s, 2h.
-        dry_run: print the cells with their estimated time, and do nothing.
+        dry_run: print the cells, the minutes and the bytes they are likely to take, and do nothing.
         json: print machine-readable JSON on standard output.
+        quiet: no progress and no list of findings: only where the page is, and errors.
+        verbose: what the libraries say as well, and the whole error of a cell that fails.
     """
 
     out: Path | None = None
@@ -41,6 +43,8 @@ class Common:
     budget: str | None = None
     dry_run: bool = False
     json: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
     def options(self) -> dict[str, Any]:
         """Those that are a study's options, where given."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_text
+import logging
+import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,12 +12,29 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from deadweight.lab import Findings
+    from deadweight.cli.options import Common
+    from deadweight.lab import Findings, Records
 
 
-def tell(findings: Findings, as_json: bool) -> int:
+def progress(common: Common) -> Console | None:
+    """Where progress is shown: standard error, or nowhere when it is to be quiet. Verbose lets the libraries talk."""
+    if common.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    return Console(stderr=True, quiet=True) if common.quiet else None
+
+
+def tell_failures(records: Records) -> None:
+    """The whole error of every cell that lacks its record."""
+    for failure in records.failed:
+        print(f"{failure.cell.label}:\n{failure.error}", file=sys.stderr)
+
+
+def tell(findings: Findings, as_json: bool, *, quiet: bool = False) -> int:
+    """Print the findings; the exit code of a run that has them."""
     if as_json:
         print(json_text.dumps(findings.as_json(), ensure_ascii=False))
+    elif quiet:
+        print(findings.page)
     else:
         _print_findings(findings)
     return 1 if findings.failed else 0

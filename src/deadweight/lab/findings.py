@@ -13,6 +13,7 @@ from typing import Literal
 from deadweight.lab.cell import Json
 from deadweight.lab.files import write_atomically
 from deadweight.lab.statistics import LEVEL, Estimate, holm
+from deadweight.notebook import table_html
 
 Verdict = Literal["dead weight", "needed", "undecided"]
 SCHEMA = 1
@@ -139,6 +140,16 @@ class Findings(Sequence[Finding]):
 
     def __getitem__(self, index: int) -> Finding:  # type: ignore[override]  # slices are not offered
         return self._findings[index]
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (one.verdict or "measured", one.claim, _finite(one.estimate), _finite(one.low), _finite(one.high), one.unit,
+             one.n)
+            for one in self._findings
+        )  # fmt: skip
+        head = ["verdict", "finding", "estimate", "from", "to", "unit", "n"]
+        notes = [f"{name} skipped: {reason}" for name, reason in self.skipped]
+        return table_html(f"{len(self)} findings", head, rows, notes=notes)
 
     def __len__(self) -> int:
         return len(self._findings)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from deadweight.lab.cell import Cell, Json
+from deadweight.notebook import table_html
 
 if TYPE_CHECKING:
     from deadweight.lab.findings import Findings
@@ -81,6 +82,12 @@ class Records(Sequence[Record]):
 
     def __getitem__(self, index: int) -> Record:  # type: ignore[override]  # slices are not offered
         return self._records[index]
+
+    def _repr_html_(self) -> str:
+        seconds = (record.measured.get("seconds") for record in self._records)
+        rows = ((r.cell.study, r.cell.kind, r.cell.label, time) for r, time in zip(self._records, seconds, strict=True))
+        notes = [f"failed: {failure.cell.label}: {failure.error}" for failure in self.failed]
+        return table_html(f"{len(self)} records", ["study", "kind", "cell", "seconds"], rows, notes=notes)
 
     def __len__(self) -> int:
         return len(self._records)

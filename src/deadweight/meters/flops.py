@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 from deadweight.anatomy import anatomy
 from deadweight.errors import InputError
 from deadweight.meters.products import Products
+from deadweight.notebook import table_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +56,10 @@ class Counts:
     @property
     def macs(self) -> int:
         return self.macs_linear + self.macs_attention
+
+    def _repr_html_(self) -> str:
+        rows = [(name.replace("_", " "), value) for name, value in self.as_json().items()]
+        return table_html("Counts", ["", "number"], rows)
 
     def as_json(self) -> dict[str, int | None]:
         return {

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from deadweight.errors import InputError
+from deadweight.notebook import table_html
 from deadweight.probes.collapse import ClassMoments
 from deadweight.probes.hashes import folds, poisson_weights
 from deadweight.probes.image_means import ImageMeans, percentile_interval
@@ -68,6 +69,11 @@ class DepthProfile:
             self.sample.merge(other.sample),
             self.remarks | other.remarks,
         )
+
+    def _repr_html_(self) -> str:
+        table = self.table().dropna(axis="columns", how="all")
+        rows = table.astype(object).itertuples(index=False, name=None)
+        return table_html("Depth profile", list(table.columns), rows, notes=list(self.notes))
 
     def table(self, features: FeatureKind = "auto") -> pd.DataFrame:
         """depth + 2 rows: ``layer`` and a column a probe.

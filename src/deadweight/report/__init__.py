@@ -8,13 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from deadweight.report.parts import Figure, Section, Table
+from deadweight.report.parts import Action, Figure, Section, Table
 
 if TYPE_CHECKING:
     from deadweight.report import charts
     from deadweight.report.page import write_page
 
-__all__ = ["Figure", "Section", "Table", "charts", "write_page"]
+__all__ = ["Action", "Figure", "Section", "Table", "charts", "write_page"]
 
 
 def __getattr__(name: str) -> Any:

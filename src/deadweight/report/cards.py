@@ -1,22 +1,24 @@
-"""Findings as the page shows them: one card each, ordered by what they mean for the reader."""
+"""Findings as the page shows them: one card each, and the few that a reader in a hurry must see."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any, TypeGuard
+from typing import Any
 
+from deadweight.report.parts import Action
+from deadweight.report.sureness import is_number, sureness
 from deadweight.report.wording import interval, number, quantity, verdict_name
 
 ORDER: tuple[str | None, ...] = ("dead weight", "needed", "undecided", None)
-_TITLES: dict[str | None, tuple[str, str]] = {
-    "dead weight": ("What is dead weight", "Removing this costs less than the margin, with the whole interval."),
-    "needed": ("What is needed", "Removing this costs more than the margin, with the whole interval."),
-    "undecided": ("What is undecided", "The interval does not clear the margin: more seeds or items would settle it."),
-    None: ("What was measured", "Measurements and rankings. No verdict is given where nothing is removed."),
+EACH = 2  # findings of a study's dead weight that stand at the top
+_MEANINGS: dict[str | None, str] = {
+    "dead weight": "can go: the loss is surely within what we accept",
+    "needed": "must stay: removing it surely costs more",
+    "undecided": "the data do not settle it yet",
+    None: "costs and descriptions; nothing to remove",
 }
-WIDTH, MIDDLE = 320.0, 17.0
+WIDTH = 320.0
 
 
 @dataclass(frozen=True)
@@ -43,40 +45,66 @@ class Card:
     claim: str
     tone: str
     verdict: str
+    sure: str
+    what: str
     estimate: str
     interval: str
     level: str
     n: str
+    action: str
     command: str
+    again: str
     evidence: int
     bar: Bar | None
+    order: float
 
 
 @dataclass(frozen=True)
-class Group:
-    """All findings of one verdict."""
+class Count:
+    """How many findings got a verdict, and what it means."""
 
     tone: str
     name: str
-    title: str
-    lead: str
-    cards: tuple[Card, ...]
+    meaning: str
+    count: int
 
 
-def groups(findings: Sequence[Mapping[str, Any]]) -> list[Group]:
-    """The findings by verdict, in the order a reader needs them; within a group in the order given."""
-    cards = [(finding.get("verdict"), card(finding, index)) for index, finding in enumerate(findings)]
-    return [
-        Group(tone(verdict), verdict_name(verdict), *_TITLES[verdict], cards=members)
-        for verdict in ORDER
-        if (members := tuple(c for v, c in cards if v == verdict))
-    ]
+def cards_of(findings: Sequence[Mapping[str, Any]], actions: Mapping[str, Action] | None = None) -> list[Card]:
+    """Every finding as a card, in the order given; `actions` by the finding's id."""
+    return [card(finding, index, (actions or {}).get(str(finding["id"]))) for index, finding in enumerate(findings)]
 
 
-def card(finding: Mapping[str, Any], index: int) -> Card:
+def counts(findings: Sequence[Mapping[str, Any]]) -> list[Count]:
+    """The findings counted by verdict, in the order a reader needs them; verdicts nothing got are left out."""
+    found = {verdict: sum(f.get("verdict") == verdict for f in findings) for verdict in ORDER}
+    return [Count(tone(v), verdict_name(v), _MEANINGS[v], found[v]) for v in ORDER if found[v]]
+
+
+def headlines(findings: Sequence[Mapping[str, Any]], cards: Sequence[Card]) -> list[Card]:
+    """What must be seen first: of each study its dead weight and its most needed part, else the best it has.
+
+    Dead weight comes first, surest (lowest upper end) first, `EACH` a study; then a needed part a study, the one
+    whose removal costs most. A study with neither shows its first undecided finding, or its first measurement.
+    """
+    rows = [(f.get("verdict"), _end(f, 1), _end(f, 0), c) for f, c in zip(findings, cards, strict=True)]
+    chosen: list[tuple[int, Card]] = []
+    for study in dict.fromkeys(card.study for card in cards):
+        mine = [row for row in rows if row[3].study == study]
+        dead = sorted((row for row in mine if row[0] == "dead weight"), key=lambda row: row[1])[:EACH]
+        needed = sorted((row for row in mine if row[0] == "needed"), key=lambda row: -row[2])[:1]
+        rest = [row for verdict in ("undecided", None) for row in mine if row[0] == verdict][:1]
+        chosen += [(ORDER.index(verdict), card) for verdict, *_, card in dead + needed or rest]
+    return [card for _, card in sorted(chosen, key=lambda item: item[0])]
+
+
+def _end(finding: Mapping[str, Any], which: int) -> float:
+    end: float | None = (finding.get("interval") or (None, None))[which]
+    return float(end) if is_number(end) else float("-inf" if which == 0 else "inf")
+
+
+def card(finding: Mapping[str, Any], index: int, action: Action | None = None) -> Card:
     """One object of ``findings.json`` as a card; `index` makes its anchor unique."""
     unit = str(finding.get("unit") or "")
-    bounds = _bounds(finding)
     return Card(
         id=str(finding["id"]),
         anchor=f"finding-{index + 1}",
@@ -84,13 +112,18 @@ def card(finding: Mapping[str, Any], index: int) -> Card:
         claim=str(finding["claim"]),
         tone=tone(finding.get("verdict")),
         verdict=verdict_name(finding.get("verdict")),
+        sure=sureness(finding),
+        what="Estimate" if finding.get("verdict") is None else "Loss if removed",
         estimate=quantity(finding.get("estimate"), unit),
         interval=_interval(finding, unit),
         level=f"{100 * float(finding.get('level') or 0.95):g} %",
         n="" if finding.get("n") is None else number(finding["n"]),
-        command=str(finding.get("command") or ""),
+        action=action.sentence if action else "",
+        command=action.command if action else "",
+        again=str(finding.get("command") or ""),
         evidence=len(finding.get("evidence") or ()),
-        bar=_bar(finding, bounds, unit),
+        bar=_bar(finding, _bounds(finding), unit),
+        order=float(finding["estimate"]) if is_number(finding.get("estimate")) else float("-inf"),
     )
 
 
@@ -101,32 +134,28 @@ def tone(verdict: str | None) -> str:
 
 def _interval(finding: Mapping[str, Any], unit: str) -> str:
     low, high = finding.get("interval") or (None, None)
-    if _is_number(low) and _is_number(high):
+    if is_number(low) and is_number(high):
         return interval(low, high, unit)
-    if _is_number(low):
+    if is_number(low):
         return f"at least {quantity(low, unit)}"
-    return f"at most {quantity(high, unit)}" if _is_number(high) else ""
+    return f"at most {quantity(high, unit)}" if is_number(high) else ""
 
 
 def has_interval(finding: Mapping[str, Any]) -> bool:
     """Whether the finding has an estimate and both ends of an interval: enough to be drawn."""
-    return _bounds(finding) is not None and _is_number(finding.get("estimate"))
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return value is not None and isfinite(value)
+    return _bounds(finding) is not None and is_number(finding.get("estimate"))
 
 
 def _bounds(finding: Mapping[str, Any]) -> tuple[float, float] | None:
     low, high = finding.get("interval") or (None, None)
-    if not (_is_number(low) and _is_number(high)):
+    if not (is_number(low) and is_number(high)):
         return None
     return float(low), float(high)
 
 
 def _bar(finding: Mapping[str, Any], bounds: tuple[float, float] | None, unit: str) -> Bar | None:
     estimate, margin = finding.get("estimate"), finding.get("margin")
-    if bounds is None or not _is_number(estimate):
+    if bounds is None or not is_number(estimate):
         return None
     if finding.get("verdict") is None:
         margin = None
@@ -144,10 +173,10 @@ def _bar(finding: Mapping[str, Any], bounds: tuple[float, float] | None, unit: s
         estimate=place(float(estimate)),
         zero=None if margin is None else place(0.0),
         margin=None if margin is None else where,
-        margin_text="" if margin is None else f"margin {quantity(margin, unit)}",
+        margin_text="" if margin is None else f"accepted: {quantity(margin, unit)}",
         margin_anchor="start" if where < WIDTH / 3 else "end" if where > WIDTH * 2 / 3 else "middle",
-        label=words if margin is None else f"{words}, margin {quantity(margin, unit)}",
+        label=words if margin is None else f"{words}, accepted loss {quantity(margin, unit)}",
     )
 
 
-__all__ = ["Bar", "Card", "Group", "card", "groups", "has_interval", "tone"]
+__all__ = ["Bar", "Card", "Count", "card", "cards_of", "counts", "has_interval", "headlines", "tone"]

@@ -48,6 +48,7 @@ def line(
     `reference` draws a dashed horizontal line; `y_format` is a d3 format, e.g. ``"~%"`` for shares of one.
     """
     _require(frame, x, y, color, *(band or ()))
+    series = None if color is None else _picked(color)
     x_axis = _x(frame, x, x_title, log=x_log)
     scale = _scale(log=y_log, zero=y_zero, domain=y_domain)
     y_axis = alt.Y(_field(y), type="quantitative", title=y_title or _words(y), scale=scale,
@@ -57,10 +58,15 @@ def line(
     if band is not None:
         low = alt.Y(_field(band[0]), type="quantitative", title=y_title or _words(y), scale=scale)
         layers.append(
-            alt.Chart(frame).mark_area(opacity=0.18, line=False).encode(x_axis, low, alt.Y2(_field(band[1])), **colour)
+            alt.Chart(frame)
+            .mark_area(line=False)
+            .encode(x_axis, low, alt.Y2(_field(band[1])), opacity=_shown(series, 0.18, 0.04), **colour)
         )
     mark = alt.Chart(frame).mark_line(strokeWidth=2.25, point=points and {"size": 42, "filled": True})
-    layers.append(mark.encode(x_axis, y_axis, tooltip=_tooltip(frame, x, y, color, *(band or ())), **colour))
+    curve = mark.encode(
+        x_axis, y_axis, tooltip=_tooltip(frame, x, y, color, *(band or ())), opacity=_shown(series, 1, 0.15), **colour
+    )
+    layers.append(curve if series is None else curve.add_params(series))
     if reference is not None:
         layers.append(_rule(reference, "y"))
     return _layered(layers).properties(height=height)
@@ -180,7 +186,7 @@ def forest(findings: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
         base.mark_rule(strokeWidth=5, opacity=0.45, strokeCap="round").encode(title, y, alt.X2("high"), color=colour),
         base.mark_circle(size=90, opacity=1).encode(
             alt.X("estimate", type="quantitative"), y, color=colour,
-            tooltip=["finding", "estimate", "low", "high", "verdict"]),
+            tooltip=["claim", "estimate", "low", "high", "verdict"]),
         _rule(0.0, "x", dash=False),
     ]  # fmt: skip
     margins = {
@@ -194,7 +200,8 @@ def _forest_row(finding: Mapping[str, Any]) -> dict[str, Any]:
     low, high = finding["interval"]
     unit = str(finding.get("unit", ""))
     return {
-        "finding": _broken(finding["id"]),
+        "finding": _broken(str(finding["id"]).removeprefix(f"{finding['study']}-").replace("-", " ")),
+        "claim": str(finding["claim"]),
         "estimate": in_unit(finding["estimate"], unit)[0],
         "low": in_unit(low, unit)[0],
         "high": in_unit(high, unit)[0],
@@ -242,6 +249,16 @@ def _rows(
         layers.append(_rule(reference, "x"))
     height = max(ROW, 8 + (BAR + 5) * series) * int(frame[category].nunique())
     return _layered(layers).properties(height=max(90, height))
+
+
+def _picked(color: str) -> alt.Parameter:
+    """One or more series, picked by a click (or shift-click) on the legend."""
+    return alt.selection_point(name="picked", fields=[_field(color)], bind="legend")
+
+
+def _shown(series: alt.Parameter | None, here: float, elsewhere: float) -> Any:
+    """Full opacity for the picked series, or for all while none is picked."""
+    return alt.value(here) if series is None else alt.condition(series, alt.value(here), alt.value(elsewhere))
 
 
 def _layered(layers: Sequence[alt.Chart]) -> alt.LayerChart:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 import re
 import tempfile
@@ -15,11 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import altair as alt
-import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
@@ -27,24 +27,22 @@ from pandas import DataFrame
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from deadweight.errors import InputError, MachineError
-from deadweight.report.cards import Card, groups, has_interval
+from deadweight.report.cards import Card, cards_of, counts, has_interval, headlines
 from deadweight.report.charts import forest
-from deadweight.report.parts import Figure, Section, Table
+from deadweight.report.drawings import drawing, vega_bundle
+from deadweight.report.parts import Action, Figure, Section, Table
 from deadweight.report.theme import DARK, LIGHT
 from deadweight.report.wording import number
-
-_EXPORT = "window.vegaEmbed = vegaEmbed;"
-_SINGLE_VIEW = (alt.Chart, alt.LayerChart)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """A table ready for the template: headings, whether each column is numeric, the cells as text."""
+    """A table ready for the template: headings, whether each column is numeric, the cells as (text, sort key)."""
 
     title: str
     caption: str
     head: list[tuple[str, bool]]
-    body: list[list[str]]
+    body: list[list[tuple[str, str]]]
 
 
 def write_page(
@@ -55,18 +53,22 @@ def write_page(
     findings: Sequence[Mapping[str, Any]],
     sections: Sequence[Section],
     facts: Mapping[str, str],
+    actions: Mapping[str, Action] | None = None,
     skipped: Sequence[tuple[str, str]] = (),
     failed: Sequence[Mapping[str, Any]] = (),
+    comparison: str = "",
 ) -> Path:
     """Write the report and return its path; a reader never sees half a page.
 
     Parameters
     ----------
-    findings: the objects of ``findings.json``.
-    sections: one a study, in the order they are read.
-    facts:    what ran where: machine, versions, sources.
-    skipped:  (study, reason) of each study that was not run.
-    failed:   one mapping a failed cell, e.g. ``{"cell": …, "error": …}``.
+    findings:   the objects of ``findings.json``.
+    sections:   one a study, in the order they are read.
+    facts:      what ran where: machine, versions, sources.
+    actions:    what to do about a finding, by its id.
+    skipped:    (study, reason) of each study that was not run.
+    failed:     one mapping a failed cell, e.g. ``{"cell": …, "error": …}``.
+    comparison: what a page of several runs says first; it has no findings of its own.
 
     Raises
     ------
@@ -79,21 +81,24 @@ def write_page(
     sections = [_with_forests(section, findings) for section in sections]
     figures = [figure for section in sections for figure in section.figures]
     _refuse_doubles("figure", [figure.id for figure in figures])
-    shown = groups(findings)
+    cards = cards_of(findings, actions)
     by_study: dict[str, list[Card]] = {}
-    for group in shown:
-        for card in group.cards:
-            by_study.setdefault(card.study, []).append(card)
+    for card in cards:
+        by_study.setdefault(card.study, []).append(card)
+    known = {section.id for section in sections}
     bundle, script = vega_bundle(), _asset("page.js")
     html = _environment().get_template("page.html").render(
         title=title,
         subtitle=subtitle,
-        groups=shown,
+        comparison=comparison,
+        counts=counts(findings),
+        headlines=headlines(findings, cards),
         total=len(findings),
         by_study=by_study,
+        elsewhere=[card for card in cards if card.study not in known],
         sections=sections,
         tables={section.id: [_rows(table) for table in section.tables] for section in sections},
-        specs={figure.id: _spec(figure) for figure in figures},
+        drawings={figure.id: drawing(figure) for figure in figures},
         facts=facts,
         skipped=skipped,
         failed=_rows(Table("Cells that failed", DataFrame(list(failed)))) if failed else None,
@@ -106,25 +111,6 @@ def write_page(
     return _write(Path(path), html)
 
 
-@cache
-def vega_bundle() -> str:
-    """The JavaScript of vega, vega-lite and vega-embed, of the version altair writes, safe inside a script element."""
-    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    source = vl_convert.javascript_bundle(_EXPORT, vl_version=version)
-    # Inside a script element only these two sequences can end or derail it; both occur in strings alone.
-    return re.sub(r"</(?=script)", r"<\\/", source, flags=re.IGNORECASE).replace("<!--", "\\x3c!--")
-
-
-def _spec(figure: Figure) -> Markup:
-    """The chart's specification as JSON that cannot end its script element."""
-    chart = figure.chart
-    if isinstance(chart, _SINGLE_VIEW) and chart.to_dict(validate=False).get("width") is None:
-        chart = chart.properties(width="container")
-    with alt.data_transformers.enable("default", max_rows=None):
-        spec = chart.to_dict()
-    return htmlsafe_json_dumps(spec, allow_nan=False)
-
-
 def _with_forests(section: Section, findings: Sequence[Mapping[str, Any]]) -> Section:
     """The section with one forest plot a unit, where at least two of its findings can be compared."""
     mine = [f for f in findings if f["study"] == section.id and f.get("verdict") is not None and has_interval(f)]
@@ -132,7 +118,10 @@ def _with_forests(section: Section, findings: Sequence[Mapping[str, Any]]) -> Se
     for index, unit in enumerate(dict.fromkeys(str(f.get("unit") or "") for f in mine)):
         same = [f for f in mine if str(f.get("unit") or "") == unit]
         if len(same) > 1:
-            caption = "Dot: estimate. Bar: interval. Dashed line: the margin; wholly to its left is dead weight."
+            caption = (
+                "Dot: what was measured. Bar: where the true loss lies, with 95 % confidence. Dashed: what we accept. "
+                "A bar wholly to its left is dead weight, one wholly to its right is needed."
+            )
             plots.append(Figure(f"{section.id}-findings-{index + 1}", "Findings side by side", caption, forest(same)))
     return replace(section, figures=(*plots, *section.figures))
 
@@ -141,8 +130,16 @@ def _rows(table: Table) -> _Rows:
     frame = table.frame
     numeric = [bool(is_numeric_dtype(kind) and not is_bool_dtype(kind)) for kind in frame.dtypes]
     head = [(str(name).replace("_", " "), is_number) for name, is_number in zip(frame.columns, numeric, strict=True)]
-    body = [[number(value) for value in row] for row in frame.itertuples(index=False, name=None)]
+    body = [[(number(value), _sort_key(value)) for value in row] for row in frame.itertuples(index=False, name=None)]
     return _Rows(table.title, table.caption, head, body)
+
+
+def _sort_key(value: Any) -> str:
+    """What a cell is sorted by: its number where it is one, or begins with one (``82.1 ± 0.3``); else its text."""
+    if isinstance(value, Real):
+        return "" if math.isnan(float(value)) else repr(float(value))
+    leading = re.match(r"[−-]?\d[\d,]*(\.\d+)?(?=\s|%|$)", str(value))
+    return leading[0].replace("−", "-").replace(",", "") if leading else ""
 
 
 def _refuse_doubles(what: str, ids: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a page is made of: figures and tables, gathered in one section a study."""
+"""What a page is made of: figures and tables, gathered in one section a study; and what to do about a finding."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ class Table:
     title: str
     frame: DataFrame
     caption: str = ""
+
+
+@dataclass(frozen=True)
+class Action:
+    """What to do about a finding.
+
+    sentence: in plain words, for somebody who has only read the finding.
+    command:  what does it, as it is typed in a shell; empty where nothing is to be typed.
+    """
+
+    sentence: str
+    command: str = ""
 
 
 @dataclass(frozen=True)

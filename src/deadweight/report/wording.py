@@ -38,9 +38,9 @@ def quantity(value: Any, unit: str = "", *, signed: bool = False) -> str:
     return f"{sign}{_plain(shown)} {word}".rstrip()
 
 
-def interval(low: Any, high: Any, unit: str = "") -> str:
+def interval(low: Any, high: Any, unit: str = "", *, joint: str = " to ") -> str:
     """``low to high unit``."""
-    return f"{_plain(in_unit(low, unit)[0])} to {quantity(high, unit)}"
+    return f"{_plain(in_unit(low, unit)[0])}{joint}{quantity(high, unit)}"
 
 
 def in_unit(value: Any, unit: str) -> tuple[Any, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from deadweight.lab import Records
 from deadweight.meters import described
 from deadweight.report import write_page
+from deadweight.studies.recommend import actions
 from deadweight.studies.study import Study
 
 
@@ -31,13 +32,15 @@ def facts(records: Records) -> dict[str, str]:
 
 def write_report(path: Path, study: Study, records: Records, skipped: Sequence[tuple[str, str]]) -> Path:
     """Draw the page of `records` at `path`."""
+    findings = [finding.as_json() for finding in records.findings()]
     return write_page(
         path,
         title=study.title,
         subtitle=study.subtitle,
-        findings=[finding.as_json() for finding in records.findings()],
+        findings=findings,
         sections=study.sections(records),
         facts=facts(records),
+        actions=actions(path.parent, findings),
         skipped=list(skipped),
         failed=[
             {"cell": failure.cell.label, "error": failure.error, "attempts": failure.attempts}

@@ -18,6 +18,7 @@ from deadweight.errors import InputError, MachineError, SourceError
 from deadweight.models.provenance import origin, set_origin
 from deadweight.source import Source, parse_source
 from deadweight.surgery.architecture import architecture, build
+from deadweight.surgery.card import card
 from deadweight.surgery.log import replay, surgeries
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from deadweight.models.language import LanguageModel
 
 SCHEMA = 1
-MANIFEST, WEIGHTS = "deadweight.json", "model.safetensors"
+MANIFEST, WEIGHTS, CARD = "deadweight.json", "model.safetensors", "README.md"
 
 
 def save(model: nn.Module | LanguageModel, folder: str | os.PathLike[str], *, expand: bool = False) -> None:
@@ -131,6 +132,7 @@ def _write(module: nn.Module, tokenizer: Any, folder: Path, expand: bool) -> Non
         "expanded": expand,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (folder / CARD).write_text(card(module, manifest, expanded=expand), encoding="utf-8")
     if tokenizer is not None:
         tokenizer.save_pretrained(str(folder))
     config: Any = getattr(module, "config", None)
