@@ -23,7 +23,8 @@ from deadweight.studies.icl_page import icl_sections
 from deadweight.studies.study import Study, command_line
 
 SMOLLM2 = "embedded:smollm2-135m-instruct"
-TASKS = ("embedded:sentiment", "embedded:topic", "embedded:question_type", "embedded:nli")
+TASKS = ("embedded:sentiment", "embedded:topic", "embedded:question_type", "embedded:nli", "embedded:subjectivity",
+         "embedded:paraphrase", "embedded:emotion", "embedded:acceptability")  # fmt: skip
 
 
 class IclStudy(Study):
@@ -86,8 +87,8 @@ class IclStudy(Study):
             cell_of(task, self._params(language, source, seed, dtype), {"language": name, "task": task.digest})
             for language, name in names.items()
             for dtype in dtypes
+            for seed in self.seeds  # before the tasks, so that a budget that ends cuts all of them alike
             for source, task in zip(self.tasks, tasks, strict=True)
-            for seed in self.seeds
         ]
 
     def _fingerprint(self, source: str) -> str:
