@@ -18,7 +18,7 @@ from deadweight.prompting.frames import frame_prompts
 from deadweight.studies.audit import AuditStudy
 from deadweight.studies.depth import DepthStudy
 from deadweight.studies.icl import IclStudy, run_icl
-from deadweight.studies.icl_cells import demonstration_seed
+from deadweight.studies.icl_checks import demonstration_seed
 from deadweight.studies.icl_findings import icl_findings
 from deadweight.studies.icl_page import icl_sections
 from deadweight.studies.icl_rates import Sitting, difference, loss
