@@ -19,7 +19,8 @@ _DOOR = {
     "attention": "MECHANISMS mechanism",
     "probes": "DepthProfile profile",
     "prompting": "TASKS Task load_task score_labels",
-    "meters": "Counts NullEnergy Reading ReplayEnergy count measure",
+    "meters": "Counts ModelledEnergy NullEnergy Reading ReplayEnergy carbon count energy_devices idle_power measure"
+    " measure_repeated",
     "training": "Recipe train",
     "lab": "Cell Estimate Finding Findings Record Records Store",
     "studies.running": "audit load_study run",  # the module itself: deadweight.studies.audit is the audit's study
@@ -42,6 +43,7 @@ __all__ = [
     "InputError",
     "LanguageModel",
     "MachineError",
+    "ModelledEnergy",
     "NullEnergy",
     "Reading",
     "Recipe",
@@ -55,9 +57,12 @@ __all__ = [
     "__version__",
     "anatomy",
     "audit",
+    "carbon",
     "count",
     "drop_blocks",
+    "energy_devices",
     "group_mlps",
+    "idle_power",
     "load",
     "load_images",
     "load_lm",
@@ -65,6 +70,7 @@ __all__ = [
     "load_task",
     "load_text",
     "measure",
+    "measure_repeated",
     "mechanism",
     "profile",
     "run",
@@ -85,7 +91,19 @@ if TYPE_CHECKING:
     from deadweight.data import load_images, load_text
     from deadweight.errors import CellFailed, DeadweightError, InputError, MachineError, SourceError, SurgeryError
     from deadweight.lab import Cell, Estimate, Finding, Findings, Record, Records, Store
-    from deadweight.meters import Counts, NullEnergy, Reading, ReplayEnergy, count, measure
+    from deadweight.meters import (
+        Counts,
+        ModelledEnergy,
+        NullEnergy,
+        Reading,
+        ReplayEnergy,
+        carbon,
+        count,
+        energy_devices,
+        idle_power,
+        measure,
+        measure_repeated,
+    )
     from deadweight.models import LanguageModel, load, load_lm, transform
     from deadweight.probes import DepthProfile, profile
     from deadweight.prompting import TASKS, Task, load_task, score_labels
