@@ -21,6 +21,7 @@ _DOOR = {
     "prompting": "TASKS Task load_task score_labels",
     "meters": "Counts NullEnergy Reading ReplayEnergy count measure",
     "training": "Recipe train",
+    "compression": "Compression compress",
     "lab": "Cell Estimate Finding Findings Record Records Store",
     "studies.running": "audit load_study run",  # the module itself: deadweight.studies.audit is the audit's study
     "studies.icl": "run_icl",
@@ -33,6 +34,7 @@ __all__ = [
     "Anatomy",
     "Cell",
     "CellFailed",
+    "Compression",
     "Counts",
     "DeadweightError",
     "DepthProfile",
@@ -55,6 +57,7 @@ __all__ = [
     "__version__",
     "anatomy",
     "audit",
+    "compress",
     "count",
     "drop_blocks",
     "group_mlps",
@@ -82,6 +85,7 @@ __all__ = [
 if TYPE_CHECKING:
     from deadweight.anatomy import Anatomy, anatomy
     from deadweight.attention import MECHANISMS, mechanism
+    from deadweight.compression import Compression, compress
     from deadweight.data import load_images, load_text
     from deadweight.errors import CellFailed, DeadweightError, InputError, MachineError, SourceError, SurgeryError
     from deadweight.lab import Cell, Estimate, Finding, Findings, Record, Records, Store
