@@ -19,7 +19,8 @@ _DOOR = {
     "attention": "MECHANISMS mechanism",
     "probes": "DepthProfile profile",
     "prompting": "TASKS Task load_task score_labels",
-    "meters": "Counts NullEnergy Reading ReplayEnergy count measure",
+    "meters": "Counts ModelledEnergy NullEnergy Reading ReplayEnergy carbon count energy_devices idle_power measure"
+    " measure_repeated",
     "training": "Recipe train",
     "compression": "Compression compress",
     "lab": "Cell Estimate Finding Findings Record Records Store",
@@ -44,6 +45,7 @@ __all__ = [
     "InputError",
     "LanguageModel",
     "MachineError",
+    "ModelledEnergy",
     "NullEnergy",
     "Reading",
     "Recipe",
@@ -57,10 +59,13 @@ __all__ = [
     "__version__",
     "anatomy",
     "audit",
+    "carbon",
     "compress",
     "count",
     "drop_blocks",
+    "energy_devices",
     "group_mlps",
+    "idle_power",
     "load",
     "load_images",
     "load_lm",
@@ -68,6 +73,7 @@ __all__ = [
     "load_task",
     "load_text",
     "measure",
+    "measure_repeated",
     "mechanism",
     "profile",
     "run",
@@ -89,7 +95,19 @@ if TYPE_CHECKING:
     from deadweight.data import load_images, load_text
     from deadweight.errors import CellFailed, DeadweightError, InputError, MachineError, SourceError, SurgeryError
     from deadweight.lab import Cell, Estimate, Finding, Findings, Record, Records, Store
-    from deadweight.meters import Counts, NullEnergy, Reading, ReplayEnergy, count, measure
+    from deadweight.meters import (
+        Counts,
+        ModelledEnergy,
+        NullEnergy,
+        Reading,
+        ReplayEnergy,
+        carbon,
+        count,
+        energy_devices,
+        idle_power,
+        measure,
+        measure_repeated,
+    )
     from deadweight.models import LanguageModel, load, load_lm, transform
     from deadweight.probes import DepthProfile, profile
     from deadweight.prompting import TASKS, Task, load_task, score_labels
