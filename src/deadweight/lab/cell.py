@@ -31,6 +31,7 @@ class Cell:
     sources:       name -> fingerprint of every model and data source the result depends on.
     version:       the study's code version: a change of it makes a new key.
     exclusive:     times something, so it runs alone on the machine (does not change the key).
+    spread:        trains through accelerate, so that every process a launcher started takes part (not in the key).
     seconds:       rough cost, for ``--dry-run`` and the progress bar (does not change the key).
     """
 
@@ -41,6 +42,7 @@ class Cell:
     sources: Mapping[str, str] = field(default_factory=dict)
     version: int = 1
     exclusive: bool = False
+    spread: bool = False
     seconds: float = 0.0
 
     @property
