@@ -20,7 +20,7 @@ found = small.compression
 print(where())
 print(f"compress ViT-B/16 to 67 % of its parameters: {seconds:.1f} s, {peak:.2f} GiB above the model and the images")
 print("  " + ", ".join(f"{part} {took:.1f} s" for part, took in found.took.items()))
-print(f"  parameters × {found.after.parameters / found.before.parameters:.4f}, MACs × "
-      f"{found.after.macs / found.before.macs:.4f}, time × {found.after.seconds / found.before.seconds:.3f}")  # fmt: skip
+for what in ("parameters", "macs", "seconds"):
+    print(f"  {what} × {getattr(found.after, what) / getattr(found.before, what):.4f}")
 for measure in found.measures:
     print(f"  {measure.name} {measure.after.value:.4f} ({measure.after.low:.4f} … {measure.after.high:.4f})")
