@@ -37,7 +37,7 @@ _TINY = (
 
 def test_embedded_sources_ask_nobody(tmp_path):
     (tmp_path / "s.yaml").write_text(_TINY)
-    done = _watched(tmp_path, "run", "s.yaml", "--jobs", "2")
+    done = _watched(tmp_path, "run", "s.yaml")
     assert done.returncode == 0, done.stderr
 
 
