@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _NAMES = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIAL)S?(_|$)", re.IGNORECASE)
 _SHAPES = re.compile(
@@ -22,9 +24,29 @@ _SHORTEST = 8  # a shorter value of a variable would blot out ordinary words
 
 def hide(text: str) -> str:
     """`text` with the values of secret environment variables, and whatever looks like a key, left out."""
-    for value in _values():
+    return _without(text, _values())
+
+
+def _without(text: str, secret: Sequence[str]) -> str:
+    if len(text) < _SHORTEST:
+        return text
+    for value in secret:
         text = text.replace(value, HIDDEN)
     return _SHAPES.sub(HIDDEN, text)
+
+
+def hidden(value: Any) -> Any:
+    """`value`, plain data of any depth, with every text in it as :func:`hide` leaves it."""
+    secret = _values()
+
+    def walk(one: Any) -> Any:
+        if isinstance(one, str):
+            return _without(one, secret)
+        if isinstance(one, Mapping):
+            return {walk(name): walk(held) for name, held in one.items()}
+        return [walk(held) for held in one] if isinstance(one, (list, tuple)) else one
+
+    return walk(value)
 
 
 def holds_secret(text: str) -> bool:

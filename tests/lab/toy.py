@@ -38,6 +38,8 @@ def work(cell, bench):
         os._exit(7)
     if what == "hang":
         time.sleep(600)
+    if what == "second fails" and os.environ.get("RANK") == "1":
+        raise RuntimeError("out of luck in the second process")
     if what == "raise":
         raise RuntimeError("out of luck")
     if what == "not a number":
@@ -58,6 +60,11 @@ def span(cell, bench):
     began = time.monotonic()
     time.sleep(0.15)
     return Outcome({}, {"began": began, "ended": time.monotonic()})
+
+
+def blind(token):
+    """A node that does not see the run's folder."""
+    return False
 
 
 def results(folder):

@@ -55,16 +55,13 @@ def status(folder: Path, *, repair: bool = False, json: bool = False) -> int:
     from deadweight.studies import open_run
 
     _, planned, store = open_run(folder)
-    if repair:
-        for cell in planned.cells:
-            if store.folder_of(cell.key).is_dir():
-                with store.claim(cell) as mine:
-                    if mine:
-                        store.tidy(cell.key)
+    repaired = store.repair(planned.cells) if repair else []
     standing = look_at(planned.cells, store)
     if json:
-        print(json_text.dumps(_standing_json(standing), ensure_ascii=False))
+        print(json_text.dumps({**_standing_json(standing), "repaired": repaired}, ensure_ascii=False))
     else:
+        for sentence in repaired:
+            print(sentence)
         _print_standing(standing)
     return 0 if standing.whole else 1
 
@@ -139,6 +136,7 @@ def _standing_json(standing: Standing) -> dict[str, object]:
 
 
 def _print_standing(standing: Standing) -> None:
+    from deadweight.lab.cell import printable
     from deadweight.lab.tally import STATES, spoken
 
     console = Console()
@@ -153,10 +151,12 @@ def _print_standing(standing: Standing) -> None:
     if left:
         console.print(f"about {spoken(left)} of work left", highlight=False)
     for failure in standing.failures:
-        text = f"failed: {failure.cell.label}: {failure.error.splitlines()[0] if failure.error else ''}"
+        text = f"failed: {failure.cell.label}: {printable(next(iter(failure.error.splitlines()), ''))}"
         console.print(f"{text} (attempt {failure.attempts})", markup=False, highlight=False, soft_wrap=True)
     for key, reason in standing.damaged:
-        console.print(f"damaged: {key}: {reason}; the next run does the cell again", markup=False, soft_wrap=True)
+        console.print(
+            f"damaged: {key}: {printable(reason)}; the next run does the cell again", markup=False, soft_wrap=True
+        )
     if standing.orphans:
         console.print(f"{len(standing.orphans)} records belong to no cell of the study as it is now; they are kept")
 

@@ -1,4 +1,4 @@
-"""Rows of text and label columns: the embedded tasks, CSV, JSON Lines and Parquet files."""
+"""Rows of text and label columns: the embedded tasks, CSV, JSON Lines and Parquet files, sets of the hub."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def embedded_tables() -> list[str]:
 
 
 def read_table(source: Source) -> TextTable:
-    """The rows of ``embedded:NAME``, ``csv:PATH``, ``jsonl:PATH`` or ``parquet:PATH``.
+    """The rows of ``embedded:NAME``, ``csv:PATH``, ``jsonl:PATH``, ``parquet:PATH`` or ``hf:DATASET``.
 
     Raises :class:`SourceError` for an unknown kind, a file that is missing, unreadable or without rows, and rows
     that lack a column the others have.
@@ -133,9 +133,16 @@ def _embedded(source: Source) -> Iterable[dict[str, Any]]:
     return _json_lines(source, Path(str(path)))
 
 
+def _hub(source: Source) -> Iterable[dict[str, Any]]:
+    from deadweight.data.hub_tables import rows
+
+    return rows(source)
+
+
 READERS: dict[str, Callable[[Source], Iterable[dict[str, Any]]]] = {
     "embedded": _embedded,
     "csv": _csv,
     "jsonl": _json_lines,
     "parquet": _parquet,
+    "hf": _hub,
 }

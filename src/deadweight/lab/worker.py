@@ -38,8 +38,7 @@ def serve(pipe: multiprocessing.connection.Connection, pickled: bytes, memory: i
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=die_with_parent, daemon=True).start()
-    if memory is not None:
-        limit_memory(memory)
+    limit_memory(memory)
     task: Task = pickle.loads(pickled)  # noqa: S301  # from our own parent process, through a pipe only it holds
     prepare(task)
     notes = _Notes(pipe)
@@ -53,13 +52,13 @@ def prepare(task: Task) -> None:
     torch.set_num_threads(task.threads)
 
 
-def limit_memory(allowed: int) -> None:
-    """Let allocations beyond `allowed` bytes fail in this process, where the system can do that."""
+def limit_memory(allowed: int | None) -> None:
+    """Let allocations beyond `allowed` bytes fail in this process, where the system can do that; None lifts it."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (hard if allowed is None else allowed, hard))
 
 
 def die_with_parent() -> None:

@@ -17,10 +17,24 @@ from deadweight.errors import InputError
 from deadweight.notebook import table_html
 from deadweight.probes.collapse import ClassMoments
 from deadweight.probes.hashes import folds, poisson_weights
+from deadweight.probes.heads import other_labels
 from deadweight.probes.image_means import ImageMeans, percentile_interval
-from deadweight.probes.probe import PROBES, ClassProbe, Facts, Floats, ImageProbe, ReadoutProbe
-from deadweight.probes.readout import FeatureSample, NearestMeans, nearest_class_means
-from deadweight.probes.stored import read_profile, write_profile
+from deadweight.probes.layer import HEAD_INPUT
+from deadweight.probes.probe import (
+    PROBES,
+    ClassProbe,
+    Facts,
+    Floats,
+    HeadProbe,
+    ImageProbe,
+    MomentProbe,
+    R2s,
+    ReadoutProbe,
+)
+from deadweight.probes.readout import FeatureSample, Reading
+from deadweight.probes.scrambling import MIXED, ScramblingMoments
+from deadweight.probes.scrambling_fit import r2_of
+from deadweight.probes.stored import Arrays, read_profile, write_profile
 
 FeatureKind = Literal["auto", "cls", "pooled"]
 
@@ -31,7 +45,8 @@ class DepthProfile:
 
     facts:    the model; profiles of different models do not merge.
     probes:   names of the probes, in the order of the table's columns.
-    images, moments, sample: the states (see their classes); `remarks`: what was met on the way.
+    images, moments, sample, scrambling: the states (see their classes).
+    head:    (C, F) weights of the head's last layer, (0, 0) without one; `remarks`: what was met on the way.
     """
 
     facts: Facts
@@ -39,6 +54,8 @@ class DepthProfile:
     images: ImageMeans = dataclasses.field(repr=False)
     moments: ClassMoments = dataclasses.field(repr=False)
     sample: FeatureSample = dataclasses.field(repr=False)
+    scrambling: ScramblingMoments = dataclasses.field(repr=False, default_factory=ScramblingMoments)
+    head: Floats = dataclasses.field(repr=False, default_factory=lambda: np.zeros((0, 0)))
     remarks: frozenset[str] = frozenset()
 
     @property
@@ -67,6 +84,8 @@ class DepthProfile:
             self.images.merge(other.images),
             self.moments.merge(other.moments),
             self.sample.merge(other.sample),
+            self.scrambling.merge(other.scrambling),
+            self.head,
             self.remarks | other.remarks,
         )
 
@@ -113,10 +132,10 @@ class DepthProfile:
 
     def correct(self, features: FeatureKind = "auto") -> npt.NDArray[np.bool_]:
         """(rows, n) whether the nearest class mean is right, for the sampled items that can be scored, by hash."""
-        decisions = self._decisions(self._kind(features))
-        scored = next((row.scored for row in decisions if row is not None), np.empty(0, dtype=np.bool_))
+        readings = self._readings(self._kind(features))
+        scored = next((row.nearest.scored for row in readings if row is not None), np.empty(0, dtype=np.bool_))
         nothing = np.zeros(int(scored.sum()), dtype=np.bool_)
-        return np.stack([nothing if row is None else row.correct[scored] for row in decisions])
+        return np.stack([nothing if row is None else row.nearest.correct[scored] for row in readings])
 
     def readout_loss(self, features: FeatureKind = "auto", level: float = 0.95) -> pd.DataFrame:
         """Nearest-class-mean accuracy after the last block less that at each row: ``layer, loss, low, high, n``.
@@ -170,7 +189,10 @@ class DepthProfile:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file; everything but the arrays is JSON in its header."""
-        states = {"images": self.images.arrays(), "moments": self.moments.arrays(), "sample": self.sample.arrays()}
+        states: dict[str, Arrays] = {
+            "images": self.images.arrays(), "moments": self.moments.arrays(), "sample": self.sample.arrays(),
+            "scrambling": self.scrambling.arrays(), "head": {"weights": self.head},
+        }  # fmt: skip
         about = {"facts": dataclasses.asdict(self.facts), "probes": self.probes, "remarks": sorted(self.remarks)}
         write_profile(path, about, states)
 
@@ -184,6 +206,8 @@ class DepthProfile:
             ImageMeans.from_arrays(states["images"]),
             ClassMoments.from_arrays(states["moments"]),
             FeatureSample.from_arrays(states["sample"]),
+            ScramblingMoments.from_arrays(states["scrambling"]),
+            states["head"]["weights"].astype(np.float64),
             frozenset(about["remarks"]),
         )
 
@@ -199,6 +223,10 @@ class DepthProfile:
         if isinstance(probe, ClassProbe):
             keys = [f"{kind}.{row}" for row in range(self.rows)]
             return np.array([probe.compute(self.moments, key) if key in self.moments.means else np.nan for key in keys])
+        if isinstance(probe, MomentProbe):
+            return np.array([probe.compute(found) for found in self._r2])
+        if isinstance(probe, HeadProbe):
+            return self._of_head(probe, kind)
         replicates, _ = self._replicates(name, kind, intervals=False)
         return np.full(self.rows, np.nan) if replicates is None else replicates[0]
 
@@ -212,9 +240,11 @@ class DepthProfile:
             return column, self.images.counts[probe.names[0]][0].astype(np.int64)
         if not isinstance(probe, ReadoutProbe) or not len(self.sample.hashes):
             return None, nothing
+        if probe.head and self._other_labels is not None:
+            return None, nothing
         values = np.stack([
             np.full(len(self.sample.hashes), np.nan) if row is None else probe.items(row)
-            for row in self._decisions(kind)
+            for row in self._readings(kind)
         ])  # fmt: skip
         weights = np.ones((1, values.shape[1]))
         if intervals:
@@ -230,18 +260,30 @@ class DepthProfile:
         return self.images.compute()
 
     @cached_property
-    def _judged(self) -> dict[str, list[NearestMeans | None]]:
+    def _r2(self) -> list[R2s]:
+        return [r2_of(self.scrambling, row) for row in range(self.rows)]
+
+    def _of_head(self, probe: HeadProbe, kind: str) -> Floats:
+        """The column of a probe of the head: at the last row, for the feature the head reads."""
+        column, means = np.full(self.rows, np.nan), self.moments.means.get(HEAD_INPUT)
+        read = kind == self.facts.reads and self._other_labels is None
+        if read and means is not None and means.shape[1] == self.head.shape[1]:
+            column[-1] = probe.compute(self.head[self.moments.classes], means)
+        return column
+
+    @property
+    def _other_labels(self) -> str | None:
+        return other_labels(self.moments.classes, self.facts.outputs)
+
+    @cached_property
+    def _read(self) -> dict[str, list[Reading | None]]:
         return {}
 
-    def _decisions(self, kind: str) -> list[NearestMeans | None]:
-        """Cross-fitted decisions at every row, computed once a kind of feature."""
-        if kind not in self._judged:
-            fold = folds(self.sample.hashes)
-            found = [self.sample.features.get(f"{kind}.{row}") for row in range(self.rows)]
-            self._judged[kind] = [
-                None if values is None else nearest_class_means(values, self.sample.labels, fold) for values in found
-            ]
-        return self._judged[kind]
+    def _readings(self, kind: str) -> list[Reading | None]:
+        """What can be read off every row, kept a kind of feature."""
+        if kind not in self._read:
+            self._read[kind] = [self.sample.reading(f"{kind}.{row}") for row in range(self.rows)]
+        return self._read[kind]
 
     def _scored(self) -> npt.NDArray[np.bool_]:
         fold = folds(self.sample.hashes)
@@ -256,8 +298,12 @@ class DepthProfile:
             reason = PROBES.get(name).lacks(self.facts)
             if reason is not None:
                 yield f"{name}: {reason}"
-        if "influence" in self.probes:
-            yield "influence: a block's; there is none at the first and the last row"
+        of_blocks = [name for name in self.probes if name == "influence" or name in self._mapped]
+        if of_blocks:
+            yield f"{', '.join(of_blocks)}: a block's; there is none at the first and the last row"
+        if "pe_dominance" in self.probes and self.facts.position_kind == "learned":
+            yield "pe_dominance: what enters the first block; there is none at later rows"
+        yield from self._lacking_scrambling()
         if not self._class_columns or self.facts.kind != "vision":
             return
         columns = ", ".join(self._class_columns)
@@ -267,6 +313,24 @@ class DepthProfile:
             yield f"{columns}: all labels are of one class"
         elif not self._scored().any():
             yield f"{columns}: all images fall into one fold, so none can be judged by others"
+        of_head = [name for name in self.probes if isinstance(PROBES.get(name), HeadProbe)]
+        if of_head and self.sample.seen:
+            yield f"{', '.join(of_head)}: of the feature the head reads ({self.facts.reads}), at the last row only"
+        if self._other_labels is not None:
+            compared = [*of_head, *(name for name in self.probes if getattr(PROBES.get(name), "head", False))]
+            yield f"{', '.join(compared)}: the label spaces differ: {self._other_labels}"
+
+    def _lacking_scrambling(self) -> Iterator[str]:
+        of_moments = [name for name in self.probes if isinstance(PROBES.get(name), MomentProbe)]
+        if not of_moments or self.facts.kind != "vision" or not self.images.images:
+            return
+        columns = ", ".join(of_moments)
+        if self.scrambling.tokens == MIXED:
+            yield f"{columns}: images with different numbers of patches"
+        elif self.scrambling.tokens == 1:
+            yield f"{columns}: one patch an image has no others"
+        elif self.scrambling.tokens and not self.scrambling.images.all():
+            yield f"{columns}: all images fall into one fold, so none can be held out"
 
     def _doubts(self) -> Iterator[str]:
         """What the class columns rest on."""
@@ -290,4 +354,8 @@ class DepthProfile:
 
     @property
     def _class_columns(self) -> list[str]:
-        return [name for name in self.probes if not isinstance(PROBES.get(name), ImageProbe)]
+        return [name for name in self.probes if not isinstance(PROBES.get(name), (ImageProbe, MomentProbe))]
+
+    @property
+    def _mapped(self) -> list[str]:
+        return [name for name in self.probes if getattr(PROBES.get(name), "attention", False)]

@@ -24,7 +24,10 @@ class Plan:
     skipped: tuple[tuple[str, str], ...] = ()
 
     def as_text(self) -> str:
-        cells = [{**cell.identity, "exclusive": cell.exclusive, "seconds": cell.seconds} for cell in self.cells]
+        cells = [
+            {**cell.identity, "exclusive": cell.exclusive, "spread": cell.spread, "seconds": cell.seconds}
+            for cell in self.cells
+        ]
         return json.dumps({"schema": 1, "cells": cells, "skipped": self.skipped}, indent=1)
 
     @classmethod
@@ -50,7 +53,8 @@ def _planned(identity: Mapping[str, Any]) -> Cell:
     if not all(isinstance(key, str) for key in cell.needs):
         raise TypeError("the keys a cell needs are text")
     seconds = float(identity.get("seconds", 0.0))
-    return replace(cell, exclusive=bool(identity.get("exclusive", False)), seconds=seconds)
+    exclusive, spread = bool(identity.get("exclusive", False)), bool(identity.get("spread", False))
+    return replace(cell, exclusive=exclusive, spread=spread, seconds=seconds)
 
 
 class _PlainLoader(yaml.SafeLoader):
