@@ -22,6 +22,7 @@ _DOOR = {
     "meters": "Counts ModelledEnergy NullEnergy Reading ReplayEnergy carbon count energy_devices idle_power measure"
     " measure_repeated",
     "training": "Recipe train",
+    "compression": "Compression compress",
     "lab": "Cell Estimate Finding Findings Record Records Store",
     "studies.running": "audit load_study run",  # the module itself: deadweight.studies.audit is the audit's study
     "studies.icl": "run_icl",
@@ -34,6 +35,7 @@ __all__ = [
     "Anatomy",
     "Cell",
     "CellFailed",
+    "Compression",
     "Counts",
     "DeadweightError",
     "DepthProfile",
@@ -58,6 +60,7 @@ __all__ = [
     "anatomy",
     "audit",
     "carbon",
+    "compress",
     "count",
     "drop_blocks",
     "energy_devices",
@@ -88,6 +91,7 @@ __all__ = [
 if TYPE_CHECKING:
     from deadweight.anatomy import Anatomy, anatomy
     from deadweight.attention import MECHANISMS, mechanism
+    from deadweight.compression import Compression, compress
     from deadweight.data import load_images, load_text
     from deadweight.errors import CellFailed, DeadweightError, InputError, MachineError, SourceError, SurgeryError
     from deadweight.lab import Cell, Estimate, Finding, Findings, Record, Records, Store

@@ -1,5 +1,6 @@
 """A study whose cells are those of `toy`, and the command line that knows it: ``python -m toy_study run FILE …``."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import toy
@@ -18,12 +19,13 @@ class ToyStudy(Study):
     pause: float = Field(default=0.0, description="seconds a cell sleeps")
     whats: tuple[str, ...] = Field(default=(), description="what befalls the first cells")
     name: str = Field(default="", description="a text that goes everywhere texts go")
-    exclusive: bool = Field(default=False, description="whether cells have the machine to themselves")
+    spread: bool = Field(default=False, description="whether every process of a launcher takes part")
 
     def cells(self):
         more = {"name": self.name} if self.name else {}
         bad = [toy.one(1000 + number, what, **more) for number, what in enumerate(self.whats)]
-        return [*bad, *toy.cells(self.count, self.pause, **more)]
+        made = [*bad, *toy.cells(self.count, self.pause, **more)]
+        return [replace(cell, spread=self.spread) for cell in made]
 
     def run(self, cell, bench):
         return toy.work(cell, bench)

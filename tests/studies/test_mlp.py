@@ -19,10 +19,11 @@ from deadweight.lab import Cell, Record, Records, Store, run_cells
 from deadweight.models import load, transform
 from deadweight.studies import mlp_models
 from deadweight.studies.mlp import MlpStudy
+from deadweight.studies.mlp_cut import calibration_images, cut_and_refit
 from deadweight.studies.mlp_models import Cuts, Shape, build_variant, fresh, patch_for
 from deadweight.studies.mlp_verdicts import effect_size
 from deadweight.studies.running import load_study
-from deadweight.surgery import save
+from deadweight.surgery import group_mlps, save, shallow_mlps
 from deadweight.training import Recipe
 
 TINY = {"limit": 60, "epochs": 2, "dim": 16, "depth": 2, "heads": 2, "patch_size": 4, "seeds": (0, 1)}
@@ -212,7 +213,9 @@ def test_a_users_own_model_is_cut_and_not_retrained(classes, measure, pictures, 
     result = record.result
     assert result["measure"] == measure
     assert set(result["cuts"]) == {"shallow", "grouped"}
+    assert result["calibration"] == len(study._pictures().train)
     assert result["cuts"]["grouped"]["unique_mlps"] == 2
+    assert {cut["refit"] for cut in result["cuts"].values()} == {"stream"}
     assert result["cuts"]["shallow"]["parameters"] < result["intact"]["parameters"]
     if measure == "agreement":
         assert set(result["intact"]["correct"]) == {"1"}
@@ -309,3 +312,20 @@ def test_effect_size_is_cohens():
     assert effect_size(before, after) == pytest.approx(lost.mean() / lost.std(ddof=1))
     assert effect_size([0.9], [0.8]) is None
     assert effect_size([0.9, 0.8], [0.8, 0.7]) is None  # the same loss twice: no spread to measure it in
+
+
+def test_a_cut_is_refitted_on_training_images_and_judged_on_others(pictures, tmp_path):
+    """What the record counts is what the surgery, called by hand, does; labels play no part."""
+    model = load(saved_vit(tmp_path / "mine", 3, pictures))
+    data = load_images(f"folder:{pictures}", transform=transform(model))
+    outcome = cut_and_refit(model, data, lambda text, done: None)
+    batches = calibration_images(data)
+    images, truth = as_tensors(data.validation)
+    for name, cut in (
+        ("shallow", shallow_mlps(model, 2 / 3, by="activation", refit="stream", batches=batches)),
+        ("grouped", group_mlps(model, 2, merge="union", refit="stream", batches=batches)),
+    ):
+        with torch.inference_mode():
+            right = cut(images).argmax(1) == truth
+        assert outcome.result["cuts"][name]["correct"] == "".join("01"[hit] for hit in right.tolist())
+    assert sum(len(batch) for batch in batches) == len(data.train)

@@ -8,17 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from deadweight.secrets import printable
+
 Json = Any  # None | bool | int | float | str | list[Json] | dict[str, Json]
 
 
 def canonical(value: Json) -> str:
     """The one JSON text of `value`: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def printable(text: str) -> str:
-    """`text` without what would move a terminal's cursor, ring it or hide words in it."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,7 @@ class Cell:
     sources:       name -> fingerprint of every model and data source the result depends on.
     version:       the study's code version: a change of it makes a new key.
     exclusive:     times something, so it runs alone on the machine (does not change the key).
+    spread:        trains through accelerate, so that every process a launcher started takes part (not in the key).
     seconds:       rough cost, for ``--dry-run`` and the progress bar (does not change the key).
     """
 
@@ -41,6 +39,7 @@ class Cell:
     sources: Mapping[str, str] = field(default_factory=dict)
     version: int = 1
     exclusive: bool = False
+    spread: bool = False
     seconds: float = 0.0
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,18 +11,19 @@ from torch import nn
 
 from deadweight.anatomy import anatomy
 from deadweight.data import ImageData, load_images
-from deadweight.errors import InputError, SurgeryError
+from deadweight.errors import InputError
 from deadweight.lab import Cell, Finding, Json, Outcome, Records, Workbench
 from deadweight.meters import count
 from deadweight.meters.clock import Stopwatch
-from deadweight.models import load, model_source, torch_dtype, transform
+from deadweight.models import model_source, torch_dtype, transform
 from deadweight.probes.model_facts import fingerprint
 from deadweight.report import Section
 from deadweight.studies import mlp_page, mlp_verdicts
-from deadweight.studies.answers import predictions, to_bits, yardstick
+from deadweight.studies.answers import loaded, to_bits
+from deadweight.studies.mlp_cut import CALIBRATION, cut_and_refit
 from deadweight.studies.mlp_models import Cuts, Shape, build_variant, check_trainable, fresh, preparation
 from deadweight.studies.study import Study, command_line
-from deadweight.surgery import group_mlps, save, shallow_mlps
+from deadweight.surgery import save
 from deadweight.training import Feed, Recipe, evaluate, remove_checkpoints, suitable_threads, train
 
 Variant = Literal["baseline", "grouped", "shallow", "thin"]
@@ -98,8 +98,9 @@ class MlpStudy(Study):
         common: dict[str, Any] = {"sources": {"images": data.fingerprint}, "version": self.version}
         work: dict[str, Json] = {"epochs": self.epochs, "based_on": self.based_on, "recipe": dict(self.recipe)}
         each = len(data.train) * self.epochs / 2500
+        training: dict[str, Any] = {**common, "seconds": each, "spread": True}
         grid = [
-            Cell(self.kind, "train", {"variant": name, "seed": seed, **shape, **work}, seconds=each, **common)
+            Cell(self.kind, "train", {"variant": name, "seed": seed, **shape, **work}, **training)
             for seed in (self.seed + offset for offset in self.seeds)
             for name in self.variants
         ]
@@ -159,9 +160,10 @@ class MlpStudy(Study):
             )
             watch.stop()
             scores = evaluate(model, Feed(data.validation, torch.device(bench.device)))
-        curves.write(bench.folder / "curves.parquet")
-        save(model.cpu(), bench.folder / "model")
-        remove_checkpoints(bench.folder / "checkpoint")
+        if bench.leads:
+            curves.write(bench.folder / "curves.parquet")
+            save(model.cpu(), bench.folder / "model")
+            remove_checkpoints(bench.folder / "checkpoint")
         result: dict[str, Json] = {
             "top1": curves.top1[-1],
             "top5": curves.top5[-1],
@@ -211,7 +213,7 @@ class MlpStudy(Study):
     def _examined(self) -> nn.Module:
         if self._vision is None:
             assert self.vision is not None  # only asked for with one
-            model = load(self.vision)
+            model = loaded(self.vision, self.seed)
             parts = anatomy(model)
             if parts.kind != "vision" or parts.head is None or isinstance(parts.head, nn.Identity):
                 raise InputError(
@@ -227,38 +229,13 @@ class MlpStudy(Study):
         source = model_source(vision)
         params: dict[str, Json] = {
             "vision": vision, "images": self.images, "limit": self.limit, "dtype": self.dtype,
-            "trained": source.scheme != "embedded" and source.flag("pretrained", True),
+            "trained": source.scheme != "embedded" and source.flag("pretrained", True), "calibration": CALIBRATION,
         }  # fmt: skip
         sources = {"vision": fingerprint(self._examined()), "images": data.fingerprint}
         seconds = 2 + len(data.validation) / 20
         return Cell(self.kind, "cut", params, sources=sources, version=self.version, seconds=seconds)
 
     def _cut(self, bench: Workbench) -> Outcome:
-        """A user's own model, cut two ways and not retrained."""
+        """A user's own model, cut two ways, refitted and not trained."""
         intact = self._examined().to(bench.device, torch_dtype(self.dtype))
-        data = self._pictures()
-        before = yardstick(intact, data.validation, data.classes, 64)
-        picture = data.validation[0][0][None].to(bench.device, torch_dtype(self.dtype))
-        cuts: dict[str, Json] = {}
-        notes = list(before.notes)
-        surgeries: dict[str, Callable[[], nn.Module]] = {
-            "shallow": lambda: shallow_mlps(intact, 2 / 3, by="weight"),
-            "grouped": lambda: group_mlps(intact, 2),
-        }
-        for done, (name, surgery) in enumerate(surgeries.items(), start=1):
-            bench.note(f"{name}, not retrained", done / 3)
-            try:
-                cut = surgery()
-            except SurgeryError as problem:
-                notes.append(f"{name}: {problem.given}")
-                continue
-            answers, _ = predictions(cut, data.validation, 64)
-            cuts[name] = {"correct": to_bits(answers.argmax(1) == before.truth), **count(cut, picture).as_json()}
-        result: dict[str, Json] = {
-            "measure": before.measure,
-            "n": len(data.validation),
-            "works": before.works,
-            "intact": {"correct": to_bits(before.right), **count(intact, picture).as_json()},
-            "cuts": cuts,
-        }
-        return Outcome(result, context={"notes": notes})
+        return cut_and_refit(intact, self._pictures(), bench.note)

@@ -159,7 +159,8 @@ def _cut_lead(record: Record) -> str:
         for name, cut in result["cuts"].items()
     ]
     what = "accuracy" if result["measure"] == "accuracy" else "agreement with itself"
-    start = f"{record.cell.params['vision']} was cut and not retrained; intact, its {what} on {result['n']} images is "
+    done = "was cut, refitted in closed form, and not trained"
+    start = f"{record.cell.params['vision']} {done}; intact, its {what} on {result['n']} images is "
     return " ".join([f"{start}{_accuracy(result['intact']['correct']):.1%}; {'; '.join(said)}.", *notes])
 
 
@@ -187,5 +188,5 @@ def _cut_table(record: Record) -> Table:
         }
         for name, part in [("intact", record.result["intact"]), *record.result["cuts"].items()]
     ]
-    caption = "shallow keeps two thirds of each MLP's units, by weight; grouped shares MLPs between neighbours."
+    caption = "shallow keeps two thirds of each MLP's units, by what they do; grouped shares MLPs between neighbours."
     return Table("The model as it is and as it was cut", pd.DataFrame(rows), caption)

@@ -10,8 +10,8 @@ from deadweight.lab import Estimate, Finding, Record, Records, accuracy_loss, bo
 from deadweight.studies.answers import from_bits
 
 CUT = {
-    "grouped": "Letting every two neighbouring blocks share the first one's MLP, without retraining,",
-    "shallow": "Keeping the two thirds of each MLP's units with the largest weights, without retraining,",
+    "grouped": "Letting every two neighbouring blocks share one MLP of both's best units, refitted without labels,",
+    "shallow": "Keeping the two thirds of each MLP's units that do most, refitted without labels,",
 }
 
 
