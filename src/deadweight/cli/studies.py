@@ -56,6 +56,8 @@ def mlp(
     study: Path | None = None,
     vision: str | None = None,
     images: str | None = None,
+    language: str | None = None,
+    text: str | None = None,
     seeds: list[int] | None = None,
     epochs: int | None = None,
     common: Common | None = None,
@@ -68,10 +70,13 @@ def mlp(
         study: a YAML file or packaged study with all options; flags override it.
         vision: a model of your own, examined without training; without it, small ViTs are trained in three variants.
         images: labelled images to train and measure on.
+        language: a causal language model of your own, cut and refitted and examined without training.
+        text: what it is refitted and measured on: embedded:stdlib, text:PATH.
         seeds: one training run a variant and seed.
         epochs: of each training run.
     """
-    return _study("mlp", study, given(vision=vision, images=images, seeds=seeds, epochs=epochs), common)
+    options = given(vision=vision, images=images, language=language, text=text, seeds=seeds, epochs=epochs)
+    return _study("mlp", study, options, common)
 
 
 @app.command
