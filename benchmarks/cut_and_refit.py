@@ -98,11 +98,11 @@ def vision(tokens):
     pictures, labels = as_tensors(data.train)
     others, truth = as_tensors(data.validation)
     torch.manual_seed(0)
-    model = dw.load("embedded:digits-vit", img_size=28, patch_size=7, embed_dim=64, depth=8, num_heads=4,
+    model = dw.load("embedded:digits-vit", img_size=28, patch_size=7, embed_dim=64, depth=6, num_heads=4,
                     weight_init="jax")  # fmt: skip
-    steps, step = 25 * -(-len(pictures) // 64), 0
+    steps, step = 12 * -(-len(pictures) // 64), 0
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     model.train()
     while step < steps:
         for chosen in torch.randperm(len(pictures)).split(64):
