@@ -243,7 +243,8 @@ def unit(x: Tensor) -> Tensor:
 
 
 def _length(x: Tensor) -> Tensor:
-    return x.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
+    length: Tensor = x.norm(dim=-1, keepdim=True)
+    return length.clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
 
 
 def _unit_backward(grad: Tensor, x: Tensor, unit_rows: Tensor) -> Tensor:
