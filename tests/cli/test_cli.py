@@ -187,8 +187,9 @@ def test_a_shell_can_complete_commands_and_options(capsys, shell):
 def test_signals_leave_a_folder_that_goes_on(tmp_path, number, code):
     command = [sys.executable, "-m", "deadweight", "mlp", "--out", str(tmp_path / "run"), "--limit", "40"]
     running = subprocess.Popen(
-        [*command, "--epochs", "400", "--seeds", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [*command, "--epochs", "400", "--seeds", "0"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background job may ignore Ctrl-C
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "cells").exists():
         assert time.monotonic() < deadline

@@ -6,7 +6,9 @@ import pytest
 from deadweight.errors import InputError, SourceError
 from deadweight.prompting import TASKS, Item, Task, load_task, next_label
 
-EMBEDDED = ["nli", "question_type", "sentiment", "topic"]
+EMBEDDED = [
+    "acceptability", "emotion", "nli", "paraphrase", "question_type", "sentiment", "subjectivity", "topic",
+]  # fmt: skip
 
 
 def runs_of_five(text):
@@ -24,11 +26,16 @@ def test_embedded_items_are_many_balanced_and_unlike_each_other(name):
     assert len(task.items) >= 120
     assert len(set(collections.Counter(item.label for item in task.items).values())) == 1
     assert len({item.normalised for item in task.items}) == len(task.items)
+    assert {item.label for item in task.items} == set(task.labels)
+
+
+def test_no_two_items_of_any_task_share_a_run_of_five_words():
     owner = {}
-    for at, item in enumerate(task.items):
-        for text in item.fields.values():
-            for run in runs_of_five(text):
-                assert owner.setdefault(run, at) == at, run
+    for name in EMBEDDED:
+        for at, item in enumerate(load_task(f"embedded:{name}").items):
+            for text in item.fields.values():
+                for run in runs_of_five(text):
+                    assert owner.setdefault(run, (name, at)) == (name, at), run
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -99,6 +106,13 @@ def test_refused(tmp_path, case):
     (tmp_path / "r.csv").write_text(content)
     with pytest.raises(InputError, match=message):
         load_task(f"csv:{tmp_path}/r.csv{options}")
+
+
+def test_a_pair_that_is_asked_about_as_such(tmp_path):
+    (tmp_path / "p.csv").write_text("q1,q2,label\nx y,z,dup\nx,w,new\n")
+    task = load_task(f"csv:{tmp_path}/p.csv?first=q1&second=q2&words=dup:yes,new:no")
+    assert task.ask(task.items[0]) == "First: x y\nSecond: z\nLabel:"
+    assert task.answer("dup") == " yes"
 
 
 def test_an_unknown_embedded_task_names_the_likely_one():

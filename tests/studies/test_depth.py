@@ -139,11 +139,12 @@ def test_head_of_other_classes_is_judged_by_its_own_predictions(tmp_path):
 
 
 def test_model_of_another_cell(folder, tmp_path):
-    study = DepthStudy(model_cell="abc", limit=50)
-    assert [cell.needs for cell in study.cells()] == [("abc",)] * 2
+    key = "abcd" * 4
+    study = DepthStudy(model_cell=key, limit=50)
+    assert [cell.needs for cell in study.cells()] == [(key,)] * 2
     store = Store(tmp_path)
-    (store.folder_of("abc")).mkdir(parents=True)
-    save(load(f"file:{folder}"), store.folder_of("abc") / "model")
+    store.folder_of(key).mkdir(parents=True)
+    save(load(f"file:{folder}"), store.folder_of(key) / "model")
     cell = next(cell for cell in study.cells() if cell.kind == "skip")
     outcome = study.run(cell, Workbench(store.folder_of(cell.key), store, cell))
     assert outcome.result["n"] == 50

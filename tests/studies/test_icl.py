@@ -13,11 +13,12 @@ from deadweight.errors import InputError, SourceError
 from deadweight.lab import Cell, Record, Records
 from deadweight.models import load_lm
 from deadweight.prompting import load_task, score_labels, split_items
+from deadweight.prompting.embedded_tasks import ASKING
 from deadweight.prompting.frames import frame_prompts
 from deadweight.studies.audit import AuditStudy
 from deadweight.studies.depth import DepthStudy
 from deadweight.studies.icl import IclStudy, run_icl
-from deadweight.studies.icl_cells import demonstration_seed
+from deadweight.studies.icl_checks import demonstration_seed
 from deadweight.studies.icl_findings import icl_findings
 from deadweight.studies.icl_page import icl_sections
 from deadweight.studies.icl_rates import Sitting, difference, loss
@@ -229,10 +230,10 @@ def test_one_value_needs_no_list(language):
     assert (study.tasks, study.k, study.conditions) == (("embedded:topic",), (2,), ("natural",))
 
 
-def test_the_packaged_study_loads_and_lists_the_four_tasks():
+def test_the_packaged_study_asks_all_embedded_tasks():
     study = load_study("mini-2511.21038")
     assert isinstance(study, IclStudy)
-    assert [load_task(source).name for source in study.tasks] == ["sentiment", "topic", "question_type", "nli"]
+    assert sorted(load_task(source).name for source in study.tasks) == sorted(ASKING)
     assert yaml.safe_dump(study.model_dump(mode="json"))
 
 

@@ -15,11 +15,8 @@ from deadweight.registry import did_you_mean
 from deadweight.source import Source
 
 
-def gallery(source: Source) -> Gallery:
-    """``hf:DATASET[:CONFIG][@REV][#SPLIT]`` with an image column and a class column, found by their declared types.
-
-    With a split, its images alone are used, and a part of them held out.
-    """
+def load_parts(source: Source, cure: str) -> tuple[Any, str | None]:
+    """The splits of ``hf:DATASET[:CONFIG][@REV][#SPLIT]`` by name, and the split asked for, which is one of them."""
     import datasets
 
     name, revision, split = source.repository
@@ -31,7 +28,7 @@ def gallery(source: Source) -> Gallery:
         raise SourceError(
             f"{source.text!r} cannot be loaded: {str(problem).splitlines()[0]}",
             expected="a data set `datasets` can read, from its cache, the network or a local folder",
-            cure="without network use folder:PATH with class folders",
+            cure=cure,
         ) from problem
     if split is not None and split not in parts:
         raise SourceError(
@@ -39,6 +36,17 @@ def gallery(source: Source) -> Gallery:
             expected="one of its splits",
             cure=did_you_mean(split, list(parts)),
         )
+    return parts, split
+
+
+def gallery(source: Source) -> Gallery:
+    """``hf:DATASET[:CONFIG][@REV][#SPLIT]`` with an image column and a class column, found by their declared types.
+
+    With a split, its images alone are used, and a part of them held out.
+    """
+    import datasets
+
+    parts, split = load_parts(source, "without network use folder:PATH with class folders")
     parts = parts if split is None else {split: parts[split]}
     held = next((part for part in ("validation", "val", "test") if part in parts), None)
     names = ["train", held] if held and "train" in parts else [next(iter(parts))]

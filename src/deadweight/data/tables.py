@@ -1,4 +1,4 @@
-"""Rows of text and label columns: the embedded tasks, CSV, JSON Lines and Parquet files."""
+"""Rows of text and label columns: the embedded tasks, CSV, JSON Lines and Parquet files, sets of the hub."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def embedded_tables() -> list[str]:
 
 
 def read_table(source: Source) -> TextTable:
-    """The rows of ``embedded:NAME``, ``csv:PATH``, ``jsonl:PATH`` or ``parquet:PATH``.
+    """The rows of ``embedded:NAME``, ``csv:PATH``, ``jsonl:PATH``, ``parquet:PATH`` or ``hf:DATASET``.
 
     Raises :class:`SourceError` for an unknown kind, a file that is missing, unreadable or without rows, and rows
     that lack a column the others have.
@@ -65,6 +65,10 @@ def read_table(source: Source) -> TextTable:
                 f"row {number} of {source.text!r} has the columns {', '.join(row)}",
                 expected=f"those of the first row: {', '.join(columns)}",
             )
+        try:
+            "".join(row.values()).encode()
+        except UnicodeEncodeError as problem:  # JSON can say half of a pair, which is no text
+            raise _unreadable(source, f"row {number}: {problem.reason}") from problem
     digest = hashlib.blake2b(json.dumps(found, sort_keys=True).encode(), digest_size=12).hexdigest()
     return TextTable(source.text, columns, tuple(found), digest)
 
@@ -105,11 +109,10 @@ def _json_lines(source: Source, path: Path | None = None) -> Iterable[dict[str, 
         lines = (path or _path(source)).read_text(encoding="utf-8").splitlines()
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise _unreadable(source, f"line {number} is no JSON object")
-                rows.append(row)
-    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+                rows.append(json.loads(line))
+                if not isinstance(rows[-1], dict):
+                    raise TypeError(f"line {number} is no JSON object")
+    except (ValueError, TypeError, RecursionError) as problem:  # no JSON, a number of 5,000 digits, too deep
         raise _unreadable(source, problem) from problem
     return rows
 
@@ -133,9 +136,16 @@ def _embedded(source: Source) -> Iterable[dict[str, Any]]:
     return _json_lines(source, Path(str(path)))
 
 
+def _hub(source: Source) -> Iterable[dict[str, Any]]:
+    from deadweight.data.hub_tables import rows
+
+    return rows(source)
+
+
 READERS: dict[str, Callable[[Source], Iterable[dict[str, Any]]]] = {
     "embedded": _embedded,
     "csv": _csv,
     "jsonl": _json_lines,
     "parquet": _parquet,
+    "hf": _hub,
 }

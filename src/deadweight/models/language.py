@@ -132,31 +132,57 @@ def load_lm(
     MachineError
         The weights do not fit into memory.
     """
-    from transformers import AutoTokenizer
-
     parsed, wanted = check_language(source, trust_remote_code=trust_remote_code), torch_dtype(dtype)
     require_room(parsed, wanted if parsed.scheme == "hf" else None)  # the others are read in float32 and then cast
+    tokenizer = _tokenizer(parsed, trust_remote_code)
     if parsed.scheme == "gguf":
-        path = gguf_path(parsed)
-        tokenizer = _read_gguf(path, AutoTokenizer, parsed)
         model = load_gguf(parsed)
-    else:
-        where, options = place(parsed) if parsed.scheme == "hf" else (parsed.name, {"local_files_only": True})
+    elif parsed.scheme == "hf":
         with quiet(), hub_reach():
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
-            except (OSError, ValueError, TypeError, KeyError) as problem:
-                raise SourceError(
-                    f"{source!r}: no tokenizer can be read ({str(problem).splitlines()[0]})",
-                    expected="the tokenizer's files beside the weights",
-                    cure="call tokenizer.save_pretrained on the same folder",
-                ) from problem
-            if parsed.scheme == "hf":
-                model = load_hub(parsed, trust_remote_code=trust_remote_code, dtype=wanted or torch.float32)
-            else:
-                model = MODEL_SOURCES.get("file")(parsed)
+            model = load_hub(parsed, trust_remote_code=trust_remote_code, dtype=wanted or torch.float32)
+    else:
+        with quiet():
+            model = MODEL_SOURCES.get("file")(parsed)
     if origin(model) is None:
         set_origin(model, source)
     config: Any = model.config
     model = model.to(device=pick_device(device), dtype=wanted).eval()
-    return LanguageModel(model, tokenizer, parsed.name, int(getattr(config, "max_position_embeddings", 2048)))
+    return LanguageModel(model, tokenizer, parsed.name, _longest(config) or 2048)
+
+
+def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> tuple[Any, int | None]:
+    """The tokenizer alone, without any weights, and the longest input the configuration declares, where there is one.
+
+    Raises :class:`SourceError` as :func:`load_lm` does.
+    """
+    from transformers import AutoConfig
+
+    parsed = check_language(source, trust_remote_code=trust_remote_code)
+    tokenizer = _tokenizer(parsed, trust_remote_code)
+    if parsed.scheme == "gguf":
+        return tokenizer, _longest(_read_gguf(gguf_path(parsed), AutoConfig, parsed))
+    return tokenizer, _longest(
+        config_of(parsed, trust_remote_code=trust_remote_code)
+    ) if parsed.scheme == "hf" else None
+
+
+def _longest(config: Any) -> int | None:
+    longest = getattr(config, "max_position_embeddings", None)
+    return None if longest is None else int(longest)
+
+
+def _tokenizer(parsed: Source, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    if parsed.scheme == "gguf":
+        return _read_gguf(gguf_path(parsed), AutoTokenizer, parsed)
+    where, options = place(parsed) if parsed.scheme == "hf" else (parsed.name, {"local_files_only": True})
+    with quiet(), hub_reach():
+        try:
+            return AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
+        except (OSError, ValueError, TypeError, KeyError) as problem:
+            raise SourceError(
+                f"{parsed.text!r}: no tokenizer can be read ({str(problem).splitlines()[0]})",
+                expected="the tokenizer's files beside the weights",
+                cure="call tokenizer.save_pretrained on the same folder",
+            ) from problem

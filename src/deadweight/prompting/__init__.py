@@ -2,9 +2,11 @@
 
 from deadweight.prompting.classify import Answers, classify
 from deadweight.prompting.demonstrations import CONDITIONS, Split, demonstrations, split_items
+from deadweight.prompting.embedded_tasks import TASKS
 from deadweight.prompting.frames import Setting, frame_prompts, frames
 from deadweight.prompting.scorer import distinct_tokens, score_labels
-from deadweight.prompting.tasks import TASKS, Item, Task, load_task, next_label
+from deadweight.prompting.task_sources import load_task
+from deadweight.prompting.tasks import Item, Task, next_label
 
 __all__ = [
     "CONDITIONS",

@@ -71,10 +71,12 @@ def frame_prompts(
     """
     setting = setting or Setting()
     named = worded(task, condition, seed)
+    shared = () if condition == ZERO_SHOT or setting.per_item else demonstrations(task, split, k, seed)
     prompts, dropped = [], []
     for item in [*split.test, *([extra] if extra else [])]:
-        own = draw(seed, "own demonstrations", item.id) if setting.per_item else seed
-        shown = [] if condition == ZERO_SHOT else demonstrations(task, split, k, own)
+        shown = shared
+        if setting.per_item and condition != ZERO_SHOT:
+            shown = demonstrations(task, split, k, draw(seed, "own demonstrations", item.id))
         pairs = [(one, relabel(condition)(task, one, seed)) for one in shown]
         text = named.prompt(pairs, item)
         if setting.too_long == "drop" and lm is not None:

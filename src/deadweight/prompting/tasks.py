@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deadweight.data.tables import TextTable, read_table
+from deadweight.data.tables import TextTable
 from deadweight.errors import InputError, SourceError
-from deadweight.registry import Registry
-from deadweight.source import Source, parse_source
 
 
 @dataclass(frozen=True)
@@ -125,101 +123,20 @@ def _check(task: Task) -> None:
         )
 
 
-def _embedded(name: str, template: str, words: Sequence[tuple[str, str]]) -> Callable[[], Task]:
-    def build() -> Task:
-        table = read_table(parse_source(f"embedded:{name}"))
-        return Task(name, _items(table, _TEXTS, "label"), dict(words), template)
+def items_of(table: TextTable, columns: Mapping[str, str], label: str, *, skip_empty: bool = False) -> list[Item]:
+    """The items of a table: `columns` maps each field of the template to its column.
 
-    return build
-
-
-_TEXTS = ("text", "premise", "hypothesis")
-
-
-def _items(table: TextTable, texts: Sequence[str], label: str) -> list[Item]:
-    names = [name for name in texts if name in table.columns]
-    return [Item({name: row[name] for name in names}, row[label]) for row in table.rows]
-
-
-TASKS: Registry[Callable[[], Task]] = Registry("task")
-TASKS.add(
-    "sentiment",
-    _embedded("sentiment", "Review: {text}\nSentiment:", [("positive", "positive"), ("negative", "negative")]),
-)
-TASKS.add(
-    "topic",
-    _embedded("topic", "Text: {text}\nTopic:", [(word, word) for word in ("sports", "business", "science", "music")]),
-)
-TASKS.add(
-    "question_type",
-    _embedded(
-        "question_type",
-        "Question: {text}\nThe answer is a:",
-        [(word, word) for word in ("person", "place", "number", "description")],
-    ),
-)
-TASKS.add(
-    "nli",
-    _embedded(
-        "nli",
-        "{premise}\nIs it true that: {hypothesis}\nAnswer:",
-        [("entailment", "yes"), ("neutral", "maybe"), ("contradiction", "no")],
-    ),
-)
-
-
-def load_task(source: str) -> Task:
-    """A task from its source string.
-
-    ``embedded:NAME`` (also tasks added to ``TASKS``), or a file of one's own: ``csv:PATH?text=COLUMN&label=COLUMN``,
-    ``jsonl:``, ``parquet:``. Two columns are named ``premise=…&hypothesis=…`` instead of ``text=…``. The label
-    values are the label words unless ``words=0:bad,1:good`` says better; ``template=`` replaces the template.
-
-    Raises
-    ------
-    SourceError
-        The file cannot be read, has no rows, lacks a named column or has an empty value in one.
-    InputError
-        The rows make no task: one class, two labels of the same word, a template that does not fit.
+    Raises :class:`SourceError` for a column that is not there and, unless such rows are to be skipped, for an empty
+    value in one.
     """
-    parsed = parse_source(source, example="csv:reviews.csv?text=body&label=stars")
-    if parsed.scheme == "embedded":
-        return TASKS.get(parsed.name)()
-    return _from_file(parsed, read_table(parsed))
-
-
-def _from_file(source: Source, table: TextTable) -> Task:
-    options = dict(source.options)
-    pair = "premise" in options or "hypothesis" in options
-    columns = {name: options.pop(name, name) for name in (("premise", "hypothesis") if pair else ("text",))}
-    label = options.pop("label", "label")
-    template = options.pop("template", "").replace("\\n", "\n")
-    words = options.pop("words", "")
-    if options:
-        raise SourceError(
-            f"{source.text!r} has the option {next(iter(options))!r}",
-            expected="text, premise, hypothesis, label, words or template",
-        )
     table.require(*columns.values(), label)
+    rows = []
     for number, row in enumerate(table.rows, start=1):
-        if empty := [column for column in (*columns.values(), label) if not row[column].strip()]:
+        empty = [column for column in (*columns.values(), label) if not row[column].strip()]
+        if not empty:
+            rows.append(row)
+        elif not skip_empty:
             raise SourceError(
-                f"row {number} of {source.text!r} has nothing in column {empty[0]!r}", expected="a text and a label"
+                f"row {number} of {table.name!r} has nothing in column {empty[0]!r}", expected="a text and a label"
             )
-    items = [Item({name: row[column] for name, column in columns.items()}, row[label].strip()) for row in table.rows]
-    labels = sorted({item.label for item in items})
-    usual = "Premise: {premise}\nHypothesis: {hypothesis}\nLabel:" if pair else "Text: {text}\nLabel:"
-    return Task(source.text, items, _words(source, words, labels), template or usual)
-
-
-def _words(source: Source, words: str, labels: Sequence[str]) -> dict[str, str]:
-    """Label words in the order in which ``words=`` names them, else the labels themselves."""
-    if not words:
-        return {label: label for label in labels}
-    pairs = dict(pair.split(":", 1) for pair in words.split(",") if ":" in pair)
-    if set(pairs) != set(labels):
-        raise SourceError(
-            f"words={words!r} of {source.text!r} names the labels {sorted(pairs)}",
-            expected=f"LABEL:WORD for each of {list(labels)}, between commas",
-        )
-    return pairs
+    return [Item({name: row[column] for name, column in columns.items()}, row[label].strip()) for row in rows]

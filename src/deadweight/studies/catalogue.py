@@ -35,11 +35,16 @@ def _data() -> Rows:
 
 def _tasks() -> Rows:
     from deadweight.prompting import TASKS, load_task
+    from deadweight.prompting.public_tasks import PUBLIC
 
-    return [
+    embedded = [
         (f"embedded:{name}", f"{len(task.items)} items, labels {', '.join(task.label_words)}")
         for name in TASKS.names()
         for task in [load_task(f"embedded:{name}")]
+    ]
+    return embedded + [
+        (f"hf:{name}", f"of the hub, split {public.split}, labels {', '.join(public.words)}")
+        for name, public in PUBLIC.items()
     ]
 
 

@@ -12,18 +12,20 @@ from deadweight.errors import InputError
 from deadweight.lab import Cell, Finding, Json, Outcome, Record, Records, Workbench
 from deadweight.lab.findings import Findings, settle
 from deadweight.models import LanguageModel, check_language, load_lm
-from deadweight.prompting import CONDITIONS, Task, load_task
+from deadweight.prompting import CONDITIONS, Setting, Task, load_task
 from deadweight.prompting.demonstrations import EVERY_CONDITION
 from deadweight.prompting.generate import LocalGenerator
 from deadweight.prompting.server import ServerGenerator, check_server, is_server, parse_server
 from deadweight.report import Section
-from deadweight.studies.icl_cells import STUDY, VERSION, ask, cell_of, check_decoding, check_task, digest, write
+from deadweight.studies.icl_cells import MAX_TOKENS, STUDY, VERSION, ask, cell_of, check_decoding, digest, write
+from deadweight.studies.icl_checks import check_prompts, check_task, known_to_fit
 from deadweight.studies.icl_findings import icl_findings
 from deadweight.studies.icl_page import icl_sections
 from deadweight.studies.study import Study, command_line
 
 SMOLLM2 = "embedded:smollm2-135m-instruct"
-TASKS = ("embedded:sentiment", "embedded:topic", "embedded:question_type", "embedded:nli")
+TASKS = ("embedded:sentiment", "embedded:topic", "embedded:question_type", "embedded:nli", "embedded:subjectivity",
+         "embedded:paraphrase", "embedded:emotion", "embedded:acceptability")  # fmt: skip
 
 
 class IclStudy(Study):
@@ -81,13 +83,20 @@ class IclStudy(Study):
             check_task(
                 task, self.k, self.conditions, self.seeds, self.seed, self.limit, self.demonstrations == "per-item"
             )
+        for language in self.language:
+            if not is_server(language) and not known_to_fit(language, self.tasks):
+                check_prompts(
+                    language, tasks, self.conditions, self.k, self.seeds, self.seed, self.limit,
+                    Setting(self.demonstrations == "per-item", self.too_long),
+                    MAX_TOKENS if self.decoding == "greedy" else 0,
+                )  # fmt: skip
         dtypes = dict.fromkeys([self.dtype, *([self.compare_dtype] if self.compare_dtype else [])])
         return [
             cell_of(task, self._params(language, source, seed, dtype), {"language": name, "task": task.digest})
             for language, name in names.items()
             for dtype in dtypes
+            for seed in self.seeds  # before the tasks, so that a budget that ends cuts all of them alike
             for source, task in zip(self.tasks, tasks, strict=True)
-            for seed in self.seeds
         ]
 
     def _fingerprint(self, source: str) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 from deadweight.errors import InputError
 from deadweight.lab import Cell, Json
 from deadweight.models import LanguageModel
-from deadweight.prompting import Answers, Setting, Task, classify, demonstrations, frame_prompts, frames, split_items
+from deadweight.prompting import Answers, Setting, Task, classify, frame_prompts, frames, split_items
 from deadweight.prompting.alignment import INVALID, permutation
 from deadweight.prompting.classify import LIKELIHOODS
-from deadweight.prompting.demonstrations import draw, worded
 from deadweight.prompting.generate import Generator, parse_label
+from deadweight.studies.icl_checks import demonstration_seed
 
 STUDY = "icl"
 VERSION = 2
@@ -24,33 +24,6 @@ DECODINGS = (*LIKELIHOODS, "greedy")
 MAX_TOKENS = 8
 # Tokens a second of a 135M model in fp32 on two cores; only the estimate of --dry-run depends on it.
 USUAL_SPEED = 450
-
-
-def check_task(
-    task: Task,
-    k: Sequence[int],
-    conditions: Sequence[str],
-    seeds: Sequence[int],
-    seed: int,
-    limit: int | None,
-    per_item: bool = False,
-) -> None:
-    """Refuse what the grid cannot do with `task` before any model is loaded."""
-    wanted = frames(conditions, k)
-    most = max((one for _, one in wanted), default=0)
-    split = split_items(task, seed, limit)
-    for condition, _ in wanted:
-        worded(task, condition, seed)
-    for one in seeds:
-        number = demonstration_seed(seed, one)
-        drawn = [draw(number, "own demonstrations", item.id) for item in split.test] if per_item else [number]
-        for own in drawn:
-            demonstrations(task, split, most, own)
-
-
-def demonstration_seed(study_seed: int, seed: int) -> int:
-    """Sets of demonstrations of different studies share nothing, those of one study are numbered."""
-    return study_seed * 1_000_003 + seed
 
 
 def cell_of(task: Task, params: Mapping[str, Json], fingerprints: Mapping[str, str]) -> Cell:
