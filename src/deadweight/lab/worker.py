@@ -38,7 +38,7 @@ def serve(pipe: multiprocessing.connection.Connection, pickled: bytes, memory: i
     """Until the pipe ends: receive a job, attempt it, send its ending. Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
     limit_memory(memory)
     task: Task = pickle.loads(pickled)  # noqa: S301  # from our own parent process, through a pipe only it holds
     prepare(task)
@@ -62,7 +62,7 @@ def limit_memory(allowed: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (hard if allowed is None else allowed, hard))
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """A run that was killed must not leave workers behind that hold its cells."""
     parent = multiprocessing.parent_process()
     if parent is not None:
