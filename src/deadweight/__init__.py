@@ -19,8 +19,10 @@ _DOOR = {
     "attention": "MECHANISMS mechanism",
     "probes": "DepthProfile profile",
     "prompting": "TASKS Task load_task score_labels",
-    "meters": "Counts NullEnergy Reading ReplayEnergy count measure",
+    "meters": "Counts ModelledEnergy NullEnergy Reading ReplayEnergy carbon count energy_devices idle_power measure"
+    " measure_repeated",
     "training": "Recipe train",
+    "compression": "Compression compress",
     "lab": "Cell Estimate Finding Findings Record Records Store",
     "studies.running": "audit load_study run",  # the module itself: deadweight.studies.audit is the audit's study
     "studies.icl": "run_icl",
@@ -33,6 +35,7 @@ __all__ = [
     "Anatomy",
     "Cell",
     "CellFailed",
+    "Compression",
     "Counts",
     "DeadweightError",
     "DepthProfile",
@@ -42,6 +45,7 @@ __all__ = [
     "InputError",
     "LanguageModel",
     "MachineError",
+    "ModelledEnergy",
     "NullEnergy",
     "Reading",
     "Recipe",
@@ -55,9 +59,13 @@ __all__ = [
     "__version__",
     "anatomy",
     "audit",
+    "carbon",
+    "compress",
     "count",
     "drop_blocks",
+    "energy_devices",
     "group_mlps",
+    "idle_power",
     "load",
     "load_images",
     "load_lm",
@@ -65,6 +73,7 @@ __all__ = [
     "load_task",
     "load_text",
     "measure",
+    "measure_repeated",
     "mechanism",
     "profile",
     "run",
@@ -82,10 +91,23 @@ __all__ = [
 if TYPE_CHECKING:
     from deadweight.anatomy import Anatomy, anatomy
     from deadweight.attention import MECHANISMS, mechanism
+    from deadweight.compression import Compression, compress
     from deadweight.data import load_images, load_text
     from deadweight.errors import CellFailed, DeadweightError, InputError, MachineError, SourceError, SurgeryError
     from deadweight.lab import Cell, Estimate, Finding, Findings, Record, Records, Store
-    from deadweight.meters import Counts, NullEnergy, Reading, ReplayEnergy, count, measure
+    from deadweight.meters import (
+        Counts,
+        ModelledEnergy,
+        NullEnergy,
+        Reading,
+        ReplayEnergy,
+        carbon,
+        count,
+        energy_devices,
+        idle_power,
+        measure,
+        measure_repeated,
+    )
     from deadweight.models import LanguageModel, load, load_lm, transform
     from deadweight.probes import DepthProfile, profile
     from deadweight.prompting import TASKS, Task, load_task, score_labels

@@ -6,10 +6,11 @@ from attention_cases import CASES, DIM, HEADS, build, oracle, tokens
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from deadweight.attention import mechanism, pool_heads
+from deadweight.attention import mechanism, oracles, pool_heads
 from deadweight.attention.banded import BandedAttention
 from deadweight.attention.linear_chunks import feature_map, running
 from deadweight.attention.lsh import hash_buckets, lsh_attention
+from deadweight.attention.lsh_blocks import sort_into_buckets
 from deadweight.attention.mla import absorbed_attention, expanded_attention
 from deadweight.errors import InputError, MachineError
 from deadweight.meters import count
@@ -184,6 +185,27 @@ def test_a_token_alone_in_its_buckets_returns_its_own_value_with_its_own_gradien
     grads = torch.autograd.grad(y.sum(), [q, v])
     assert torch.equal(grads[0], torch.zeros_like(q))
     assert torch.equal(grads[1], torch.ones_like(v))
+
+
+@pytest.mark.parametrize("size", [1.0, 3e3], ids=["as they are", "too large to exponentiate"])
+@pytest.mark.parametrize("length", [1, 5, 64, 65, 300])
+def test_hashed_attention_by_rounds_equals_the_oracle_whatever_the_size_of_the_queries(size, length):
+    draw = torch.Generator().manual_seed(length)
+    q, v = (torch.randn(2, 2, length, 8, dtype=torch.float64, generator=draw) for _ in range(2))
+    q = (q * size).requires_grad_()
+    v.requires_grad_()
+    buckets = torch.randint(3, (2, 2, 3, length), generator=draw)
+    found, wanted = lsh_attention(q, v, buckets, 20), oracles.bucket_attention(q, v, buckets, 20)
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
+    grads = [torch.autograd.grad(y.pow(2).sum(), [q, v]) for y in (found, wanted)]
+    for one, two in zip(*grads, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-10)
+
+
+def test_places_stay_exact_where_float32_would_not_hold_them():
+    buckets = torch.randint(32_766, (1, 1, 2, 400), generator=torch.Generator().manual_seed(0))
+    assert sort_into_buckets(buckets, 50).places.dtype == torch.float32
+    assert sort_into_buckets(buckets, 400).places.dtype == torch.float64
 
 
 def test_weights_move_between_the_mechanisms_that_share_their_names():

@@ -16,12 +16,13 @@ def cells(count, pause=0.0, **more):
     made = []
     for number in range(count):
         needs = (made[-1].key,) if number % 2 else ()
-        made.append(Cell("toy", "square", {"number": number, "pause": pause, **more}, needs=needs, seconds=pause))
+        made.append(Cell("toy", "square", {**more, "number": number, "pause": pause}, needs=needs, seconds=pause))
     return made
 
 
-def one(number, what=None, **more):
-    return Cell("toy", "square", {"number": number, "what": what}, **more)
+def one(number, what=None, name="", **more):
+    named = {"name": name} if name else {}
+    return Cell("toy", "square", {**named, "number": number, "what": what}, **more)
 
 
 def work(cell, bench):
@@ -38,6 +39,8 @@ def work(cell, bench):
         os._exit(7)
     if what == "hang":
         time.sleep(600)
+    if what == "second fails" and os.environ.get("RANK") == "1":
+        raise RuntimeError("out of luck in the second process")
     if what == "raise":
         raise RuntimeError("out of luck")
     if what == "not a number":
@@ -58,6 +61,11 @@ def span(cell, bench):
     began = time.monotonic()
     time.sleep(0.15)
     return Outcome({}, {"began": began, "ended": time.monotonic()})
+
+
+def blind(token):
+    """A node that does not see the run's folder."""
+    return False
 
 
 def results(folder):

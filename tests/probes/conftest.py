@@ -35,12 +35,22 @@ def timm_no_cls():
     return VisionTransformer(**SHAPE, class_token=False, global_pool="avg")
 
 
+def timm_dynamic():
+    return VisionTransformer(**SHAPE, dynamic_img_size=True)
+
+
 def timm_distilled():
     return VisionTransformerDistilled(**SHAPE)
 
 
 def timm_rotary():
     return timm.create_model("vit_small_patch16_rope_224", img_size=64, embed_dim=48, depth=2, num_heads=2)
+
+
+def timm_swin():
+    return timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=64, window_size=4, embed_dim=16, depths=(2, 1), num_heads=(2, 2)
+    )
 
 
 def torchvision_vit():
@@ -86,8 +96,8 @@ def images(count=40, classes=5, size=16, seed=0):
 
 
 FACTORIES = (
-    timm_cls, timm_registers, timm_no_cls, timm_distilled, timm_rotary, torchvision_vit, hf_vit, hf_registers,
-    gpt2, llama,
+    timm_cls, timm_registers, timm_no_cls, timm_dynamic, timm_distilled, timm_rotary, timm_swin, torchvision_vit,
+    hf_vit, hf_registers, gpt2, llama,
 )  # fmt: skip
 
 

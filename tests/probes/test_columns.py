@@ -186,7 +186,8 @@ def test_table_shape(case):
     table = found.table()
     assert list(table["layer"]) == list(range(len(rows)))
     assert list(table.columns) == [
-        "layer", "raw_similarity", "centered_similarity", "cls_similarity", "pe_dominance", "influence",
-        "nc1", "nc2", "margin", "ncm_accuracy",
+        "layer", "raw_similarity", "centered_similarity", "cls_similarity", "pe_dominance", "influence", "aci",
+        "cls_centrality", "cls_attention", "r2_self", "r2_all", "isi", "nc1", "nc2", "nc3", "nc4", "margin",
+        "ncm_accuracy", "probe_accuracy",
     ]  # fmt: skip
     assert table.equals(found.table(features="cls" if has_cls else "pooled"))

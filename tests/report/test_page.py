@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from deadweight.errors import InputError, MachineError
-from deadweight.report import Figure, Section, Table, charts, write_page
+from deadweight.report import Action, Figure, Section, Table, charts, write_page
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\"'&<!--"
 
@@ -193,3 +193,10 @@ def test_a_failed_write_leaves_the_old_page_and_no_litter(page, monkeypatch):
         page(title="Another")
     assert path.read_bytes() == old
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+
+
+def test_code_in_advice_is_set_as_code_and_stays_harmless(page):
+    html = page(actions={"mlp-dead": Action("Call `dw.f(<b>)`, <script>not this</script>.", "deadweight list data")})
+    text = html.read_text(encoding="utf-8")
+    assert "<code>dw.f(&lt;b&gt;)</code>" in text
+    assert "<script>not this" not in text

@@ -1,21 +1,18 @@
 import dataclasses
+import json
 
 import pytest
 import scipy.stats
-import torch
 
-from deadweight.attention import mechanism
 from deadweight.errors import InputError
 from deadweight.lab import Records, Store
 from deadweight.report import write_page
-from deadweight.studies import attention_findings as told
 from deadweight.studies.attention import EIGHT, AttentionStudy
-from deadweight.studies.attention_timing import median_interval, time_mechanisms
 from deadweight.studies.running import load_study, run
 
 TINY = {
     "steps": 3, "batch": 2, "length": 48, "dim": 32, "depth": 1, "heads": 4, "seeds": (0,), "limit": 4,
-    "timing_lengths": (16, 80), "timing_dim": 32, "rounds": 3,
+    "timing_lengths": (16, 80), "timing_dim": 32, "rounds": 3, "metered_rounds": 1,
 }  # fmt: skip
 
 
@@ -27,15 +24,27 @@ def records(tmp_path_factory):
 def test_every_mechanism_is_trained_and_timed(records):
     assert not records.failed
     assert [r.cell.params["mechanism"] for r in records.where(kind="train")] == list(EIGHT)
-    assert [r.cell.params["length"] for r in records.where(kind="time")] == [16, 80]
-    for record in records.where(kind="time"):
+    timed = [(r.cell.params["subject"], r.cell.params["length"]) for r in records.where(kind="time")]
+    assert timed == [("model", 48), ("layer", 16), ("layer", 80)]
+    for record in records.where(kind="time", subject="layer"):
         assert record.cell.params["mechanisms"]["gqa"] == {"groups": 2}
         assert record.measured["failed"] == {}
         assert list(record.measured["mechanisms"]) == list(EIGHT)
+        assert record.context["kernels"]["flash"] == "sdpa:flash"
+        assert record.measured["peak_flops"] > 1e8
         for found in record.measured["mechanisms"].values():
             assert found["seconds"]["low"] <= found["seconds"]["value"] <= found["seconds"]["high"]
             assert len(found["rounds"]) == 3
             assert found["decode_seconds"]["value"] > 0
+            assert found["prefill_seconds"]["value"] > 0
+            assert found["peak_bytes"] >= 0
+            assert found["metered"]["times"] >= 1
+            assert found["metered"]["cores_busy"] > 0
+            assert [len(pair) for pair in found["meter_cost"]["pairs"]] == [2]
+            assert found["tokens_per_second"] == record.cell.params["length"] / found["seconds"]["value"]
+            assert found["mfu"] == pytest.approx(
+                found["flops_necessary"] / found["seconds"]["value"] / record.measured["peak_flops"]
+            )
 
 
 def test_the_same_function_computed_in_three_ways_learns_the_same(records):
@@ -47,13 +56,20 @@ def test_the_same_function_computed_in_three_ways_learns_the_same(records):
 
 
 def test_results_are_bit_for_bit_the_same_again_and_hold_no_times(records, tmp_path):
-    again = run(AttentionStudy(**TINY), tmp_path)
-    assert [r.result for r in again] == [r.result for r in records]
-    for record in records.where(kind="time"):
+    some = ("sdpa", "lsh", "mla")
+    again = run(AttentionStudy(**{**TINY, "mechanisms": some}), tmp_path)
+    for name in some:
+        (one,), (two,) = (found.where(kind="train", mechanism=name) for found in (records, again))
+        assert one.result == two.result
+        for one, two in zip(records.where(kind="time"), again.where(kind="time"), strict=True):
+            assert one.result["mechanisms"][name] == two.result["mechanisms"][name]
+    for record in records.where(kind="time", subject="layer"):
         facts = record.result["mechanisms"]["sdpa"]
         assert set(facts) == {
-            "parameters", "macs_necessary", "macs_executed", "cache_bytes", "cache_bytes_a_token",
+            "parameters", "bytes_on_disk", "macs_linear", "macs_necessary", "macs_executed", "macs_counted",
+            "cache_bytes", "cache_bytes_a_token",
         }  # fmt: skip
+        assert facts["macs_linear"] == 4 * 32 * 32 * record.cell.params["length"]
         assert facts["cache_bytes"] == 2 * 4 * 32 * record.cell.params["length"]
 
 
@@ -64,6 +80,45 @@ def test_energy_is_a_reading_with_provenance_and_never_zero_for_missing(records)
             assert energy["provenance"] in {"measured", "integrated", "missing"}
             assert (energy["value"] is None) == (energy["provenance"] == "missing")
             assert energy["value"] != 0
+
+
+def test_without_counters_energy_is_missing_in_records_findings_and_page_and_never_zero(tmp_path, monkeypatch):
+    from deadweight.meters import NullEnergy
+    from deadweight.studies import attention as study_module
+
+    absent = NullEnergy("cpu", "no counter in this test", "buy one")
+    monkeypatch.setattr(study_module, "energy_devices", lambda: [absent])
+    options = {"mechanisms": ("sdpa", "linear"), "timing_lengths": (16,), "paper": True, "carbon_intensity": 50.0}
+    run(AttentionStudy(**{**TINY, **options}), tmp_path)
+
+    readings = 0
+    for path in tmp_path.rglob("record.json"):
+        for reading in energies(json.loads(path.read_text())["measured"]):
+            assert (reading["value"], reading["provenance"]) == (None, "missing")
+            assert reading["reason"]
+            readings += 1
+    assert readings >= 2 * 2 * 4  # two races of two, with energy, above rest, power and a part each
+    told = json.loads((tmp_path / "findings.json").read_text())["findings"]
+    (energy,) = [finding for finding in told if finding["id"] == "attention-energy"]
+    assert (energy["estimate"], energy["n"], energy["interval"]) == (None, 0, [None, None])
+    assert "Energy was not measured: " in energy["claim"]
+    assert "CO2" not in energy["claim"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "What was not measured here" in page
+    assert "Figure 8: energy" in page  # named among what could not be drawn
+    assert page.count("missing") > 10
+
+
+def energies(value):
+    """Every reading in joules or watts inside a record."""
+    if isinstance(value, dict):
+        if value.get("unit") in ("J", "W", "J a token"):
+            yield value
+        for inner in value.values():
+            yield from energies(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from energies(inner)
 
 
 def test_findings_are_rankings_with_evidence(records):
@@ -129,36 +184,6 @@ def test_two_runs_say_nothing_about_others(records):
     assert "not other than these 2 training runs" in finding.claim
 
 
-def test_a_mechanism_that_fails_is_told_and_the_others_go_on():
-    class Broken(torch.nn.Module):
-        kernel = "none"
-
-        def __init__(self, sound):
-            super().__init__()
-            self.sound, self.calls = sound, 0
-
-        def forward(self, x, cache=None):
-            self.calls += 1
-            if self.calls > 7:
-                raise RuntimeError("out of memory, say")
-            return self.sound(x, cache)
-
-        def __getattr__(self, name):
-            return super().__getattr__(name) if name in {"sound"} else getattr(super().__getattr__("sound"), name)
-
-    layers = {name: mechanism(name, 16, 2) for name in ("sdpa", "eager", "linear")}
-    layers["eager"] = Broken(layers["eager"])
-    found = time_mechanisms(layers, torch.randn(1, 12, 16), 3, reference="sdpa").measured
-    assert list(found["mechanisms"]) == ["sdpa", "linear"]
-    assert found["failed"] == {"eager": "RuntimeError: out of memory, say"}
-    assert found["mechanisms"]["sdpa"]["ratio"]["value"] == 1
-
-    layers["sdpa"] = Broken(layers["sdpa"])
-    layers["eager"] = mechanism("eager", 16, 2)
-    found = time_mechanisms(layers, torch.randn(1, 12, 16), 3, reference="sdpa").measured
-    assert found["mechanisms"]["eager"]["ratio"] is None
-
-
 def test_a_failed_reference_leaves_the_findings_standing(records):
     record = records.where(kind="time")[-1]
     measured = {**record.measured, "mechanisms": {
@@ -168,34 +193,8 @@ def test_a_failed_reference_leaves_the_findings_standing(records):
     study = AttentionStudy(**TINY)
     assert {finding.id for finding in study.findings(lame)} == {"attention-cache", "attention-energy"}
     (section,) = study.sections(lame)
-    assert "What could not run here" in {table.title for table in section.tables}
-
-
-def test_measured_energy_is_ranked():
-    def metered(joules):
-        reading = {"value": joules, "unit": "J", "provenance": "measured", "reason": "", "cure": ""}
-        return {"ratio": None, "metered": {"energy": reading}}
-
-    class Timed:
-        key = "k"
-        measured = {"mechanisms": {"sdpa": metered(3.0), "linear": metered(0.5), "eager": metered(None)}}  # noqa: RUF012
-
-        class cell:  # noqa: N801
-            params = {"length": 512}  # noqa: RUF012
-
-    (finding,) = told._energy(Timed())
-    assert finding.estimate == 0.5
-    assert "linear attention takes the least energy, 0.5 J" in finding.claim
-
-
-def test_the_median_has_an_interval_that_covers_it():
-    rng = torch.Generator().manual_seed(0)
-    covered = 0
-    for _ in range(100):
-        found = median_interval(torch.randn(25, generator=rng).tolist())
-        covered += found.low <= 0 <= found.high
-    assert 88 <= covered <= 100
-    assert median_interval([2.0, 2.0, 2.0]).low == 2.0
+    titles = {table.title for table in section.tables}
+    assert {"What could not run here", "What was not measured here"} <= titles
 
 
 @pytest.mark.parametrize(
@@ -231,7 +230,7 @@ def test_keys_depend_on_what_results_depend_on():
     assert keys(seed=1)[:8] == keys(seeds=(1,))[:8]
     wider = keys(mechanism_options={"sliding_window": {"window": 3}})
     same = [one == two for one, two in zip(keys(), wider, strict=True)]
-    assert same == [*(name != "sliding_window" for name in EIGHT), False, False]
+    assert same == [*(name != "sliding_window" for name in EIGHT), False, False, False]
 
 
 def test_only_timing_cells_ask_for_the_machine():
@@ -243,7 +242,7 @@ def test_the_packaged_study_and_the_audits_settings_are_the_eight():
     packaged = load_study("mini-2507.07247")
     assert isinstance(packaged, AttentionStudy)
     assert packaged.mechanisms == AttentionStudy.for_audit().mechanisms == EIGHT
-    assert len(packaged.cells()) == 8 * 3 + 5
+    assert len(packaged.cells()) == 8 * 3 + 1 + 5
 
 
 def test_a_cell_that_cannot_train_fails_alone(tmp_path, monkeypatch):
@@ -253,8 +252,17 @@ def test_a_cell_that_cannot_train_fails_alone(tmp_path, monkeypatch):
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(Linear, "attend", broken)
-    study = AttentionStudy(**{**TINY, "mechanisms": ("sdpa", "linear"), "timing_lengths": (16,)})
-    records = run(study, tmp_path)
+    options = {"mechanisms": ("sdpa", "linear"), "timing_lengths": (16,), "timed_model": False}
+    records = run(AttentionStudy(**{**TINY, **options}), tmp_path)
     assert [failure.cell.params["mechanism"] for failure in records.failed] == ["linear"]
-    assert records.where(kind="time")[0].measured["failed"] == {"linear": "RuntimeError: no memory"}
     assert len(list(Store(tmp_path).folder.rglob("record.json"))) == 2
+
+
+def test_a_run_resumes_without_doing_a_cell_again(tmp_path):
+    options = {"mechanisms": ("sdpa", "linear"), "timing_lengths": (16,), "timed_model": False}
+    run(AttentionStudy(**{**TINY, **options}), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+    run(AttentionStudy(**{**TINY, **options, "timing_lengths": (16, 32)}), tmp_path)
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+    assert len(after) == len(before) + 1
+    assert before.items() <= after.items()

@@ -6,14 +6,11 @@ Here a query attends the `window` entries before it in its own bucket, which lat
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from deadweight.attention.base import Cache, Macs, Mechanism
-from deadweight.attention.lsh_blocks import MOST_BUCKETS, Rounds, attend_sorted, block_shape, sort_into_buckets
+from deadweight.attention.lsh_blocks import MOST_BUCKETS, HashedAttention, block_shape, sort_into_buckets, unit
 from deadweight.attention.rotary import check_rotary, rotate
 from deadweight.errors import InputError
 
@@ -23,55 +20,23 @@ def hash_buckets(q_BHTD: Tensor, rotations_RDK: Tensor) -> Tensor:
 
     In float32 whatever the dtype of the queries, and without gradient.
     """
-    turned_BHRTK = q_BHTD.detach().float().unsqueeze(2) @ rotations_RDK
-    return torch.cat([turned_BHRTK, -turned_BHRTK], -1).argmax(-1)
-
-
-def unit(x: Tensor) -> Tensor:
-    """Rows of length one; the zero row stays zero."""
-    unit_rows: Tensor = x / x.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny ** 0.5)
-    return unit_rows
-
-
-class _Reorder(torch.autograd.Function):
-    """Rows in another order. The gradient is a gather with the inverse order, several times cheaper than a scatter."""
-
-    @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, order_N: Tensor, inverse_N: Tensor) -> Tensor:
-        ctx.save_for_backward(order_N, inverse_N)
-        return x_ND.index_select(0, order_N)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, None, None]:
-        _, inverse_N = ctx.saved_tensors
-        return grad_ND.index_select(0, inverse_N), None, None
-
-
-def reorder(x_BHRTD: Tensor, rounds: Rounds, *, back: bool = False) -> Tensor:
-    """Tokens into sorted order, each (batch, head, round) for itself; or back."""
-    orders = (rounds.inverse, rounds.order) if back else (rounds.order, rounds.inverse)
-    flat: Tensor = _Reorder.apply(x_BHRTD.flatten(0, 3), *orders)
-    return flat.view(x_BHRTD.shape)
+    x_BHTD, half = q_BHTD.detach().float(), rotations_RDK.shape[2]
+    ids = []
+    for rotation_DK in rotations_RDK:
+        turned_BHTK = x_BHTD @ rotation_DK
+        largest = turned_BHTK.abs().argmax(-1, keepdim=True)
+        ids.append(largest + half * (turned_BHTK.gather(-1, largest) < 0))
+    return torch.cat(ids, -1).transpose(2, 3)
 
 
 def lsh_attention(q_BHTD: Tensor, v_BHTD: Tensor, buckets_BHRT: Tensor, window: int) -> Tensor:
     """Softmax over the union, over rounds, of the `window` tokens before the query in its bucket.
 
     Keys are unit queries. A key met in several rounds counts once; a query that meets none returns its own value
-    (Reformer's "self last"). Rounds are joined by their log-sum-exp.
+    (Reformer's "self last").
     """
-    rounds = sort_into_buckets(buckets_BHRT, window)
-    count = buckets_BHRT.shape[2]
-    shape = (-1, -1, count, -1, -1)
-    q, k, v = (
-        reorder(x.unsqueeze(2).expand(shape), rounds) for x in (q_BHTD * q_BHTD.shape[-1] ** -0.5, unit(q_BHTD), v_BHTD)
-    )
-    sums, weights, peaks = (reorder(x, rounds, back=True) for x in attend_sorted(q, k, v, rounds))
-    shares = (peaks - peaks.amax(2, keepdim=True)).exp()
-    numerator, denominator = (shares * sums).sum(2), (shares * weights).sum(2)
-    tiny = torch.finfo(denominator.dtype).tiny
-    return torch.where(denominator > 0, numerator / denominator.clamp(min=tiny), v_BHTD)
+    y_BHTD: Tensor = HashedAttention.apply(q_BHTD, v_BHTD, sort_into_buckets(buckets_BHRT, window))
+    return y_BHTD
 
 
 def lsh_steps(q_BHTD: Tensor, q_BHSD: Tensor, v_BHSD: Tensor, buckets_BHRS: Tensor, window: int) -> Tensor:

@@ -55,16 +55,13 @@ def status(folder: Path, *, repair: bool = False, json: bool = False) -> int:
     from deadweight.studies import open_run
 
     _, planned, store = open_run(folder)
-    if repair:
-        for cell in planned.cells:
-            if store.folder_of(cell.key).is_dir():
-                with store.claim(cell) as mine:
-                    if mine:
-                        store.tidy(cell.key)
+    repaired = store.repair(planned.cells) if repair else []
     standing = look_at(planned.cells, store)
     if json:
-        print(json_text.dumps(_standing_json(standing), ensure_ascii=False))
+        print(json_text.dumps({**_standing_json(standing), "repaired": repaired}, ensure_ascii=False))
     else:
+        for sentence in repaired:
+            print(sentence)
         _print_standing(standing)
     return 0 if standing.whole else 1
 
@@ -140,6 +137,7 @@ def _standing_json(standing: Standing) -> dict[str, object]:
 
 def _print_standing(standing: Standing) -> None:
     from deadweight.lab.tally import STATES, spoken
+    from deadweight.secrets import printable
 
     console = Console()
     table = Table(box=None, pad_edge=False)
@@ -147,21 +145,25 @@ def _print_standing(standing: Standing) -> None:
     for state in STATES:
         table.add_column(state, justify="right")
     for study, counts in standing.tally.counts().items():
-        table.add_row(Text(study), *(str(counts[state]) for state in STATES))
+        table.add_row(Text(printable(study)), *(str(counts[state]) for state in STATES))
     console.print(table)
     left = standing.tally.seconds_left()
     if left:
         console.print(f"about {spoken(left)} of work left", highlight=False)
     for failure in standing.failures:
-        text = f"failed: {failure.cell.label}: {failure.error.splitlines()[0] if failure.error else ''}"
+        text = f"failed: {failure.cell.label}: {printable(next(iter(failure.error.splitlines()), ''))}"
         console.print(f"{text} (attempt {failure.attempts})", markup=False, highlight=False, soft_wrap=True)
     for key, reason in standing.damaged:
-        console.print(f"damaged: {key}: {reason}; the next run does the cell again", markup=False, soft_wrap=True)
+        console.print(
+            f"damaged: {key}: {printable(reason)}; the next run does the cell again", markup=False, soft_wrap=True
+        )
     if standing.orphans:
         console.print(f"{len(standing.orphans)} records belong to no cell of the study as it is now; they are kept")
 
 
 def _print_comparison(found: Comparison) -> None:
+    from deadweight.secrets import printable
+
     console = Console()
     table = Table(box=None, pad_edge=False)
     for name in ("finding", "first", "second", "difference", "95 % interval", "verdict"):
@@ -173,11 +175,11 @@ def _print_comparison(found: Comparison) -> None:
             f"{_number(change.difference, '+')} {change.unit}" if change.difference is not None else "–",
             f"{_number(change.low, '+')} … {_number(change.high, '+')}" if change.low is not None else "–", verdict,
         )  # fmt: skip
-        table.add_row(*map(Text, row), style="bold" if change.moved else "")
+        table.add_row(*(Text(printable(part)) for part in row), style="bold" if change.moved else "")
     console.print(table)
     for side, names in (("first", found.only_first), ("second", found.only_second)):
         for name in names:
-            console.print(f"only in the {side}: {name}", markup=False, highlight=False)
+            console.print(f"only in the {side}: {printable(name)}", markup=False, highlight=False)
     console.print(
         f"cells in both: {found.same} with the same result, {len(found.differing)} with another; "
         f"{found.cells_only_first} only in the first, {found.cells_only_second} only in the second",

@@ -6,6 +6,8 @@ import json as json_text
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from deadweight.cli.app import app
 from deadweight.cli.options import Common, given
 from deadweight.cli.telling import progress, tell, tell_failures
@@ -188,6 +190,7 @@ def _study(kind: str, file: Path | None, flags: dict[str, Any], common: Common |
 
 def _run(study: Study, common: Common, default: Path, where: Where | None = None) -> int:
     from deadweight.lab.progress import Watch
+    from deadweight.lab.ranks import leads
     from deadweight.studies import Plan, plan
     from deadweight.studies.running import run as run_study
     from deadweight.studies.running import with_page
@@ -195,9 +198,11 @@ def _run(study: Study, common: Common, default: Path, where: Where | None = None
     out = common.out or default
     if common.dry_run:
         return _dry_run(plan(study), common.json)
-    with Watch(progress(common)) as watch:
+    with Watch(progress(common) if leads() else Console(quiet=True)) as watch:
         chosen = {} if where is None else where.chosen()
         records: Records = run_study(study, out, observer=watch, budget=common.seconds, **chosen)
+    if not leads():  # of processes a launcher started together, the first one tells; it must not be ended for us
+        return 0
     if common.verbose:
         tell_failures(records)
     found = with_page(records, Plan.read(out / "plan.json"), out / "report.html")

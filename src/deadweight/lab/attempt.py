@@ -87,7 +87,7 @@ def _do(job: Job, task: Task, store: Store, listener: Listener | None) -> str | 
     try:
         for key in cell.needs:
             bench.record_of(key)
-        _seed(cell)
+        seed_from(cell)
         with machine(alone=cell.exclusive, waiting=lambda: bench.note("waits for other work on this machine")):
             began = time.monotonic()
             outcome = task.work(cell, bench)
@@ -114,7 +114,7 @@ def _failed(store: Store, cell: Cell, error: str) -> str:
     return hide(error)
 
 
-def _seed(cell: Cell) -> None:
+def seed_from(cell: Cell) -> None:
     """Start every global generator from the cell's key: what ran before in this process must not show."""
     number = int(cell.key[:8], 16)
     random.seed(number)

@@ -30,7 +30,10 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Workbench:
-    """What a cell's code may use: its own folder, the folders of the cells it needs, a way to tell progress."""
+    """What a cell's code may use: its own folder, the folders of the cells it needs, a way to tell progress.
+
+    leads: whether this process writes; False in all but the first of those that do a spread cell together.
+    """
 
     folder: Path
     store: Store
@@ -38,6 +41,7 @@ class Workbench:
     device: str = "cpu"
     observer: Listener | None = None
     neighbours: dict[str, Cell] = field(default_factory=dict)
+    leads: bool = True
 
     def note(self, text: str, done: float | None = None) -> None:
         """Tell the observer what goes on; `done` is the finished share of this cell, 0 … 1."""

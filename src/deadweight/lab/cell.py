@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from deadweight.secrets import printable
+
 Json = Any  # None | bool | int | float | str | list[Json] | dict[str, Json]
 
 
@@ -26,6 +28,7 @@ class Cell:
     sources:       name -> fingerprint of every model and data source the result depends on.
     version:       the study's code version: a change of it makes a new key.
     exclusive:     times something, so it runs alone on the machine (does not change the key).
+    spread:        trains through accelerate, so that every process a launcher started takes part (not in the key).
     seconds:       rough cost, for ``--dry-run`` and the progress bar (does not change the key).
     """
 
@@ -36,6 +39,7 @@ class Cell:
     sources: Mapping[str, str] = field(default_factory=dict)
     version: int = 1
     exclusive: bool = False
+    spread: bool = False
     seconds: float = 0.0
 
     @property
@@ -52,13 +56,14 @@ class Cell:
     @property
     def key(self) -> str:
         """16 hexadecimal digits of a hash of the identity."""
-        return hashlib.blake2b(canonical(self.identity).encode(), digest_size=8).hexdigest()
+        text = canonical(self.identity).encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(text, digest_size=8).hexdigest()
 
     @property
     def label(self) -> str:
         """What a progress bar shows: study, kind, and the first two coordinates, which a study names first."""
         values = [str(value) for value in self.params.values() if isinstance(value, (str, int, float))]
-        return " ".join([self.study, self.kind, *values[:2]])
+        return printable(" ".join([self.study, self.kind, *values[:2]]))
 
     @classmethod
     def from_json(cls, identity: Mapping[str, Json]) -> Cell:

@@ -41,9 +41,10 @@ def disk(path: Path) -> Iterator[None]:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write `content` so that a reader, or a crash at any moment, sees the old file or the new one, never a part.
 
-    The file gets the permissions the umask gives any new file.
+    The file gets the permissions the umask gives any new file. What Unicode cannot say, such as a byte of a file's name
+    that is no text, is written as an escape, which JSON reads back as it was.
     """
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         name = path.with_name(f".{path.name}.{secrets.token_hex(6)}")

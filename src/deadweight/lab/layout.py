@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from deadweight.errors import InputError
 from deadweight.lab.cell import Json
 from deadweight.lab.records import SCHEMA, Record
+from deadweight.secrets import hidden
+
+_WITH_DIGEST = 2  # the first schema whose records carry one
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,14 @@ class Damage:
 
 
 def encode(record: Record) -> str:
-    """The record's text, its digest among the context; what JSON cannot hold (NaN, objects) raises ValueError."""
-    body = record.as_json()
+    """The record's text, its digest among the context, secrets left out.
+
+    What JSON cannot hold (NaN, objects) raises ValueError, and a cell that was asked for with a secret InputError: its
+    key could not be told without.
+    """
+    body = hidden(record.as_json())
+    if body["cell"] != record.as_json()["cell"]:
+        raise InputError("a parameter of the cell holds a secret", expected="cells without keys, tokens or passwords")
     text = _compact(body)
     body["context"] = {**body["context"], "digest": _digest(text)}
     return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False)
@@ -52,7 +61,7 @@ def decode(text: bytes | str, key: str) -> Record | Damage:
         for old in range(schema, SCHEMA):
             body = MIGRATIONS[old](body)
         said = body["context"].pop("digest")
-        if said is not None and said != _digest(_compact(body)):
+        if (schema >= _WITH_DIGEST or said is not None) and said != _digest(_compact(body)):
             return Damage("its content does not match its digest")
         record = Record.from_json(body)
         if record.key != key:
@@ -64,7 +73,7 @@ def decode(text: bytes | str, key: str) -> Record | Damage:
 
 def _from_1(body: dict[str, Json]) -> dict[str, Json]:
     """Schema 1 had no digest; nothing else differs."""
-    return {**body, "schema": 2, "context": {**body["context"], "digest": None}}
+    return {**body, "schema": _WITH_DIGEST, "context": {**body["context"], "digest": None}}
 
 
 # From each older schema to the next. Records are never rewritten: they are brought up to date as they are read.
@@ -76,4 +85,4 @@ def _compact(body: Json) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -131,7 +131,7 @@ class Processes:
         except (EOFError, OSError):
             worker.process.join(_GRACE)
             _end(worker)
-            return Ending("lost", time.monotonic() - worker.began, _obituary(worker.process.exitcode))
+            return Ending("lost", time.monotonic() - worker.began, obituary(worker.process.exitcode))
         return None
 
     def _overdue(self, worker: _Worker) -> Ending | None:
@@ -167,7 +167,7 @@ def _end(worker: _Worker) -> None:
     worker.pipe.close()
 
 
-def _obituary(code: int | None) -> str:
+def obituary(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         doubt = "; the system does that when memory runs out" if name == "SIGKILL" else ""

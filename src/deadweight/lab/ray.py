@@ -60,6 +60,7 @@ class Cluster:
         self._token = folder / f".cluster-{secrets.token_hex(6)}"
         with disk(folder):
             self._token.touch(exist_ok=False)
+        self._refuse_what_no_node_has()
         self._refuse_blind_nodes()
         home = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
@@ -77,6 +78,21 @@ class Cluster:
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+
+    def _refuse_what_no_node_has(self) -> None:
+        """Ray would wait for such a node for ever, in silence."""
+        limits = self._limits
+        wanted = {"CPU": limits.cpus, "GPU": limits.gpus, "memory": limits.memory or 0}
+        nodes = [node["Resources"] for node in self._nodes()]
+        if not any(all(node.get(name, 0) >= much for name, much in wanted.items()) for node in nodes):
+            asked = f"{limits.cpus:g} CPUs" + (f", {limits.gpus:g} GPUs" if limits.gpus else "")
+            asked += f" and {limits.memory:,} bytes of memory" if limits.memory else ""
+            raise MachineError(
+                f"no node of the cluster has {asked} for a cell",
+                expected="; ".join(sorted({f"at most {node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs"
+                                           for node in nodes})) or "a node that takes work",
+                cure="ask for less with --cpus, --gpus or --memory; where nodes are started on demand, start one first",
+            )  # fmt: skip
 
     def _refuse_blind_nodes(self) -> None:
         ray, affinity = self._ray, self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
@@ -221,8 +237,7 @@ def _attempt(job: Job, held: list[Any], board: Any, token: str, memory: int | No
     if token not in _KEPT:
         _KEPT.clear()
         _KEPT[token] = pickle.loads(import_ray().get(held[0]))  # noqa: S301  # from our own driver
-        if memory is not None:
-            limit_memory(memory)
+        limit_memory(memory)
     prepare(_KEPT[token])
     board.begin.remote(job.cell.key)
     return attempt(job, _KEPT[token], _Notes(board))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -22,10 +23,11 @@ from deadweight.lab.cell import Cell, Json
 from deadweight.lab.files import disk, sync_folder, write_atomically
 from deadweight.lab.layout import Damage, decode, encode
 from deadweight.lab.records import Failure, Record
-from deadweight.secrets import hide
+from deadweight.secrets import hidden
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _LOCK = ".lock"
+_LEFT = re.compile(r"\.(?:study\.yaml|plan\.json|findings\.json|report\.html)\..+|\.cluster-[0-9a-f]+")
 
 
 class Store:
@@ -80,23 +82,45 @@ class Store:
     def write(self, record: Record) -> None:
         write_atomically(self.folder_of(record.key) / "record.json", encode(record))
 
-    def tidy(self, key: str) -> None:
-        """Set a damaged record aside and remove what a killed writer left; for whoever holds the cell's claim."""
-        folder = self.folder_of(key)
+    def tidy(self, key: str) -> list[str]:
+        """Set a damaged record aside and remove what a killed writer left; for whoever holds the cell's claim.
+
+        Returns what was done, a sentence each.
+        """
+        folder, done = self.folder_of(key), []
         with disk(folder):
-            if isinstance(self.look(key), Damage):
-                (folder / "record.json").replace(folder / f"record.corrupt-{time.time_ns()}.json")
+            if isinstance(found := self.look(key), Damage):
+                name = f"record.corrupt-{secrets.token_hex(6)}.json"  # not the clock's: clocks jump
+                (folder / "record.json").replace(folder / name)
+                done.append(f"cells/{key}: {found.reason}: set aside as {name}; the next run does the cell again")
             for left in (*folder.glob(".record.json.*"), *folder.glob("attempts/.*")):
                 left.unlink(missing_ok=True)
+                done.append(f"cells/{key}: removed {left.name}, which a killed run left half written")
+        return done
+
+    def repair(self, cells: Iterable[Cell]) -> list[str]:
+        """Tidy every cell that no runner works on, and the run folder itself where none works on any; what was done."""
+        done, busy = [], False
+        for cell in cells:
+            if self.folder_of(cell.key).is_dir():
+                with self.claim(cell) as mine:
+                    done += self.tidy(cell.key) if mine else []
+                    busy = busy or not mine
+        if not busy:
+            with disk(self.folder):
+                for left in self.folder.glob(".*"):
+                    if _LEFT.fullmatch(left.name) and left.is_file():
+                        left.unlink(missing_ok=True)
+                        done.append(f"removed {left.name}, which a killed run left half written")
+        return done
 
     def fail(self, cell: Cell, error: str, detail: str) -> None:
         """Append a failed attempt; nothing already written is touched."""
         path = self.folder_of(cell.key) / "attempts" / f"{self._last_attempt(cell.key) + 1}.json"
         attempt: dict[str, Json] = {
-            "cell": cell.identity, "error": hide(error), "detail": hide(detail), "at": time.time(),
+            "cell": cell.identity, "error": error, "detail": detail, "at": time.time(),
         }  # fmt: skip
-        text = json.dumps(attempt, indent=1)
-        write_atomically(path, text)
+        write_atomically(path, json.dumps(hidden(attempt), indent=1))
 
     def _last_attempt(self, key: str) -> int:
         try:

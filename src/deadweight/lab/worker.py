@@ -37,9 +37,8 @@ def serve(pipe: multiprocessing.connection.Connection, pickled: bytes, memory: i
     """Until the pipe ends: receive a job, attempt it, send its ending. Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    if memory is not None:
-        limit_memory(memory)
+    threading.Thread(target=die_with_parent, daemon=True).start()
+    limit_memory(memory)
     task: Task = pickle.loads(pickled)  # noqa: S301  # from our own parent process, through a pipe only it holds
     prepare(task)
     notes = _Notes(pipe)
@@ -53,16 +52,16 @@ def prepare(task: Task) -> None:
     torch.set_num_threads(task.threads)
 
 
-def limit_memory(allowed: int) -> None:
-    """Let allocations beyond `allowed` bytes fail in this process, where the system can do that."""
+def limit_memory(allowed: int | None) -> None:
+    """Let allocations beyond `allowed` bytes fail in this process, where the system can do that; None lifts it."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (hard if allowed is None else allowed, hard))
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """A run that was killed must not leave workers behind that hold its cells."""
     parent = multiprocessing.parent_process()
     if parent is not None:

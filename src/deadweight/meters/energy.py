@@ -1,113 +1,39 @@
 """Energy from the machine's own counters, each reading with its provenance; no number is ever invented.
 
-Counters are found through zeus (RAPL for processors and their memory, NVML and AMD SMI for GPUs), which reports a
-machine without any as 0 J; here such a machine's energy is missing, with the reason and the cure.
+Counters are found through zeus (RAPL for processors and their memory, NVML and AMD SMI for GPUs, Apple and Jetson
+boards), which reports a machine without any as 0 J; here such a machine's energy is missing, with reason and cure.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 from deadweight.errors import InputError
-from deadweight.meters.reading import Provenance, Reading
+from deadweight.meters.devices import EnergyDevice
+from deadweight.meters.idle import IdlePower
+from deadweight.meters.reading import UNIT, Reading, add_up
 
-UNIT = "J"
 POLL = 5.0  # seconds; a counter must be read at least once a turn to see that it wrapped around
-
-
-class EnergyDevice(Protocol):
-    """A counter of joules.
-
-    name:       e.g. ``cpu package-0``.
-    provenance: how the counter is got; ``missing`` where there is none.
-    modulus:    joules after which it starts again from 0, None if it never does.
-    shortest:   seconds of the shortest window its resolution supports.
-    reason, cure: why it is missing (or who modelled it), and what to do about that.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def provenance(self) -> Provenance: ...
-    @property
-    def modulus(self) -> float | None: ...
-    @property
-    def shortest(self) -> float: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def cure(self) -> str: ...
-
-    def joules(self) -> float | None:
-        """The counter now; None when it cannot be read."""
-
-
-@dataclass(frozen=True)
-class NullEnergy:
-    """A device that is not there, or may not be read: its energy is missing."""
-
-    name: str = "null"
-    reason: str = "no energy counter"
-    cure: str = "measure on a machine with RAPL or NVML counters, or give a power model"
-    provenance: Provenance = "missing"
-    modulus: float | None = None
-    shortest: float = 0.0
-
-    def joules(self) -> float | None:
-        return None
-
-
-class ReplayEnergy:
-    """A counter that plays back `values` (joules), one a read, then stays at the last: for tests and rehearsals."""
-
-    shortest = 0.0
-    reason = cure = ""
-    provenance: Provenance = "measured"
-
-    def __init__(self, values: Sequence[float], *, modulus: float | None = None, name: str = "replay") -> None:
-        if not values:
-            raise InputError("no values to replay", expected="at least one counter value", cure="give the readings")
-        self.name, self.modulus = name, modulus
-        self._values, self._next = list(values), 0
-
-    def joules(self) -> float | None:
-        value = self._values[min(self._next, len(self._values) - 1)]
-        self._next += 1
-        return value
-
-
-@dataclass(frozen=True)
-class ModelledEnergy:
-    """Constant `watts` that the user vouches for; its readings say *modelled*, and by whom."""
-
-    watts: float
-    author: str
-    name: str = "model"
-    cure: str = ""
-    provenance: Provenance = "modelled"
-    modulus: float | None = None
-    shortest: float = 0.0
-
-    @property
-    def reason(self) -> str:
-        return f"{self.watts:g} W assumed by {self.author}"
-
-    def joules(self) -> float | None:
-        return self.watts * time.perf_counter()
+SAMPLE = 0.1  # seconds between two samples of power
 
 
 class _Track:
-    """One device's joules since its first read, whole turns of its counter included."""
+    """One device's joules since its first read, whole turns of its counter included, and those of its power."""
 
     def __init__(self, device: EnergyDevice) -> None:
         self.device, self.total, self.fault = device, 0.0, ""
+        self.integral, self.samples = 0.0, 0
         self._last = device.joules()
+        self.from_power = device.provenance == "integrated" and self._last is None
+        told = getattr(device, "power", None)
+        self._tells: Callable[[], float | None] | None = told if callable(told) else None
+        self._power: tuple[float, float] | None = None  # when, watts
 
     def advance(self) -> None:
+        if self.from_power:
+            return
         now = self.device.joules()
         if now is None or self._last is None:
             self.fault = self.fault or self.device.reason or "the counter could not be read"
@@ -121,23 +47,53 @@ class _Track:
         self.total += step
         self._last = now
 
+    def sample(self) -> None:
+        """Add the trapezoid between the last power and this one."""
+        if self._tells is None:
+            return
+        now, watts = time.perf_counter(), self._tells()
+        if watts is None:
+            return
+        if self._power is not None:
+            then, before = self._power
+            self.integral += (now - then) * (before + watts) / 2
+        self._power, self.samples = (now, watts), self.samples + 1
+
 
 class EnergyMeter:
-    """Joules of several devices between `start` and `stop`, one :class:`Reading` each and one in total."""
+    """Joules of several devices between `start` and `stop`, one :class:`Reading` each and one in total.
 
-    def __init__(self, devices: Sequence[EnergyDevice]) -> None:
+    Parameters
+    ----------
+    devices:
+        What is charged, each name once. Counters run for the machine: what other processes do is in them.
+    idle:
+        Power at rest, from :func:`~deadweight.meters.idle_power`; then `above_idle` says what the work added.
+    """
+
+    def __init__(self, devices: Sequence[EnergyDevice], *, idle: IdlePower | None = None) -> None:
         names = [device.name for device in devices]
         if len(set(names)) < len(names):
             raise InputError(f"energy devices {names}", expected="a name each", cure="charge each device once")
-        self.devices = list(devices)
+        self.devices, self.idle = list(devices), idle
+
+    @property
+    def scope(self) -> dict[str, str]:
+        """What each device's joules cover."""
+        return {device.name: str(getattr(device, "scope", device.name)) for device in self.devices}
 
     def start(self) -> None:
         self._lock, self._stopped = threading.Lock(), threading.Event()
         self._tracks = [_Track(device) for device in self.devices]
+        for track in self._tracks:
+            track.sample()
         self._start = time.perf_counter()
+        powered = any(track.samples for track in self._tracks)
         self._thread: threading.Thread | None = None
-        if any(device.modulus is not None for device in self.devices):
-            self._thread = threading.Thread(target=self._poll, name="deadweight-energy", daemon=True)
+        if powered or any(device.modulus is not None for device in self.devices):
+            self._thread = threading.Thread(
+                target=self._watch, args=(SAMPLE if powered else POLL,), name="deadweight-energy", daemon=True
+            )
             self._thread.start()
 
     def stop(self) -> None:
@@ -146,10 +102,18 @@ class EnergyMeter:
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
+        for track in self._tracks:
+            track.sample()
 
-    def _poll(self) -> None:
-        while not self._stopped.wait(POLL):
-            self._advance()
+    def _watch(self, period: float) -> None:
+        polled = time.perf_counter()
+        while not self._stopped.wait(period):
+            with self._lock:
+                for track in self._tracks:
+                    track.sample()
+            if time.perf_counter() - polled > 0.9 * POLL:
+                polled = time.perf_counter()
+                self._advance()
 
     def _advance(self) -> None:
         with self._lock:
@@ -164,36 +128,40 @@ class EnergyMeter:
         """The sum of what was read; its reason names what it does not cover."""
         return add_up(self.readings())
 
+    def integrated(self) -> dict[str, Reading]:
+        """Joules from sampled power, of the devices that have a counter as well: the second opinion."""
+        return {
+            track.device.name: Reading(track.integral, UNIT, "integrated")
+            for track in self._tracks
+            if track.device.provenance == "measured" and track.samples > 1
+        }
+
+    def disagreement(self) -> dict[str, float]:
+        """(integrated − counted) / counted of each device that has both."""
+        counted = self.readings()
+        return {
+            name: (reading.value - joules) / joules
+            for name, reading in self.integrated().items()
+            if reading.value is not None and (joules := counted[name].value) is not None
+        }
+
+    def above_idle(self) -> Reading:
+        """What was used beyond the power at rest; may be below zero where the work is within its noise."""
+        if self.idle is None:
+            return Reading.missing(UNIT, "power at rest was not measured", "measure it before: idle_power(seconds=10)")
+        return add_up(self.idle.taken_from(self.readings(), self.seconds))
+
     def _reading(self, track: _Track) -> Reading:
         device = track.device
         if device.provenance == "missing" or track.fault:
             return Reading.missing(UNIT, track.fault or device.reason, device.cure)
-        if self.seconds < device.shortest or track.total == 0:
+        if track.from_power and not track.samples:
+            return Reading.missing(UNIT, f"{device.name} tells no power", device.cure)
+        joules = track.integral if track.from_power else track.total
+        if self.seconds < device.shortest or joules == 0:
             return Reading.missing(
                 UNIT,
                 f"{self.seconds:.3g} s are too short for the counter {device.name}",
-                "repeat the work inside one measurement until it takes longer",
+                "repeat the work inside one measurement until it takes longer: measure_repeated(work)",
             )
-        return Reading(track.total, UNIT, device.provenance, device.reason)
-
-
-def add_up(readings: dict[str, Reading]) -> Reading:
-    """The total of several devices. The weakest provenance among the read ones is the total's.
-
-    Devices that could not be read leave the total standing, but it says that they are not in it; with none read
-    the total is missing.
-    """
-    read = {name: r for name, r in readings.items() if r.value is not None}
-    lost = {name: r for name, r in readings.items() if r.value is None}
-    why = "; ".join(f"{name}: {r.reason}" for name, r in lost.items())
-    cure = "; ".join(dict.fromkeys(r.cure for r in lost.values() if r.cure))
-    if not read:
-        return Reading.missing(UNIT, why or "no energy counter was asked for", cure or "pass energy=True")
-    weakest: Provenance = "measured"
-    for weaker in ("integrated", "modelled"):
-        if any(r.provenance == weaker for r in read.values()):
-            weakest = weaker
-    notes = [r.reason for r in read.values() if r.reason]
-    if lost:
-        notes.append(f"covers {', '.join(read)} only; not included: {why}")
-    return Reading(sum(r.value for r in read.values() if r.value is not None), UNIT, weakest, "; ".join(notes), cure)
+        return Reading(joules, UNIT, device.provenance, device.reason)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from deadweight.errors import InputError
 
 Provenance = Literal["measured", "integrated", "modelled", "missing"]
+WEAKEST_FIRST: tuple[Provenance, ...] = ("modelled", "integrated", "measured")
+UNIT = "J"
 
 
 @dataclass(frozen=True)
@@ -41,3 +44,23 @@ class Reading:
 
     def as_json(self) -> dict[str, str | float | None]:
         return asdict(self)
+
+
+def add_up(readings: Mapping[str, Reading]) -> Reading:
+    """The total of several devices. The weakest provenance among the read ones is the total's.
+
+    Devices that could not be read leave the total standing, but it says that they are not in it; with none read
+    the total is missing.
+    """
+    read = {name: r for name, r in readings.items() if r.value is not None}
+    lost = {name: r for name, r in readings.items() if r.value is None}
+    why = "; ".join(f"{name}: {r.reason}" for name, r in lost.items())
+    cure = "; ".join(dict.fromkeys(r.cure for r in lost.values() if r.cure))
+    if not read:
+        return Reading.missing(UNIT, why or "no energy counter was asked for", cure or "pass energy=True")
+    weakest = min((r.provenance for r in read.values()), key=WEAKEST_FIRST.index)
+    notes = [r.reason for r in read.values() if r.reason]
+    if lost:
+        notes.append(f"covers {', '.join(read)} only; not included: {why}")
+    value = sum(r.value for r in read.values() if r.value is not None)
+    return Reading(value, next(iter(read.values())).unit, weakest, "; ".join(notes), cure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,20 @@ from deadweight.network import hub_reach
 from deadweight.source import Source, parse_source
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """From a picture to what a model takes: `place` gives it mode and size, `finish` makes it a normalised tensor.
+
+    Training augments between the two.
+    """
+
+    place: Callable[[Image.Image], Image.Image]
+    finish: Callable[[Image.Image], Tensor]
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        return self.finish(self.place(picture))
 
 
 def input_shape(model: nn.Module) -> tuple[int, int, int]:
@@ -95,12 +110,8 @@ def transform(model: nn.Module) -> Callable[[Image.Image], Tensor]:
         return lambda picture: theirs(picture.convert(mode))
     mean, std, crop = _normalisation(model, channels)
     shorter = math.floor(min(height, width) / crop)
-    steps: list[Any] = [v2.Resize(shorter, interpolation=v2.InterpolationMode.BICUBIC)]
-    steps += [v2.CenterCrop((height, width)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
-    pipeline = v2.Compose([*steps, v2.Normalize(list(mean), list(std))])
-
-    def prepare(picture: Image.Image) -> Tensor:
-        prepared: Tensor = pipeline(picture.convert(mode))
-        return prepared
-
-    return prepare
+    resize = v2.Compose(
+        [v2.Resize(shorter, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop((height, width))]
+    )
+    finish = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
+    return Preparation(lambda picture: resize(picture.convert(mode)), finish)

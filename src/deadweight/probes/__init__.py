@@ -1,7 +1,17 @@
 """Statistics of representations, streamed: states that merge, and the depth profile made of them."""
 
 from deadweight.probes.depth_profile import DepthProfile
-from deadweight.probes.probe import PROBES, ClassProbe, Facts, ImageProbe, ReadoutProbe
+from deadweight.probes.probe import PROBES, ClassProbe, Facts, HeadProbe, ImageProbe, MomentProbe, ReadoutProbe
 from deadweight.probes.profile import profile
 
-__all__ = ["PROBES", "ClassProbe", "DepthProfile", "Facts", "ImageProbe", "ReadoutProbe", "profile"]
+__all__ = [
+    "PROBES",
+    "ClassProbe",
+    "DepthProfile",
+    "Facts",
+    "HeadProbe",
+    "ImageProbe",
+    "MomentProbe",
+    "ReadoutProbe",
+    "profile",
+]

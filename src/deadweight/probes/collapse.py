@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from deadweight.probes.layer import Batch
-from deadweight.probes.probe import ClassProbe
+from deadweight.probes.layer import HEAD_INPUT, Batch
+from deadweight.probes.probe import ClassProbe, HeadProbe
+from deadweight.probes.triangles import Floats, packed, unpacked
 
-Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 COVARIANCE_BYTES = 256 * 2**20
@@ -52,6 +52,15 @@ def nc2(means_CD: Floats) -> float:
     return float(np.linalg.norm(gram / np.linalg.norm(gram) - simplex))
 
 
+def nc3(weights_CF: Floats, means_CF: Floats) -> float:
+    """‖W/‖W‖_F − M/‖M‖_F‖_F of the head's weights and the centred class means of what it is given: 0 when aligned."""
+    centred_CF = means_CF - means_CF.mean(0)
+    size = float(np.linalg.norm(weights_CF))
+    if len(means_CF) < 2 or not size or _coincide(means_CF, centred_CF):
+        return float("nan")
+    return float(np.linalg.norm(weights_CF / size - centred_CF / np.linalg.norm(centred_CF)))
+
+
 def _coincide(means_CD: Floats, centred_CD: Floats) -> bool:
     """Whether nothing but rounding sets the class means apart."""
     return bool(np.linalg.norm(centred_CD) <= _SAME * np.linalg.norm(means_CD))
@@ -62,7 +71,7 @@ class ClassMoments:
     """Count, mean and scatter of every class for several features: a commutative monoid, identity ``ClassMoments()``.
 
     classes:  (C,) sorted labels; counts: (C,) items of each.
-    means:    feature -> (C, D).
+    means:    feature -> (C, D); for what the head is given (`HEAD_INPUT`) they are all that is kept.
     scatters: feature -> (C, D(D+1)/2) packed upper triangles of Σ (x − μ_c)(x − μ_c)ᵀ, one a class; where these
               would take more than `COVARIANCE_BYTES` over all features, (1, …): their sum over classes, which gives
               the same Σ_W as long as all classes have equally many items.
@@ -80,12 +89,14 @@ class ClassMoments:
         if batch.labels is None or not len(batch.labels) or not batch.features:
             return cls()
         classes, inverse, counts = np.unique(batch.labels, return_inverse=True, return_counts=True)
-        pooled = _pools(len(classes), [values.shape[1] for values in batch.features.values()])
+        pooled = _pools(len(classes), [value.shape[1] for name, value in batch.features.items() if name != HEAD_INPUT])
         member_CB = (inverse[None] == np.arange(len(classes))[:, None]).astype(np.float64)
         means, scatters = {}, {}
         for name, values in batch.features.items():
             values_BD = values.astype(np.float64)
             means[name] = member_CB @ values_BD / counts[:, None]
+            if name == HEAD_INPUT:
+                continue
             centred_BD = values_BD - means[name][inverse]
             groups = [centred_BD] if pooled else [centred_BD[inverse == c] for c in range(len(classes))]
             scatters[name] = np.stack([packed(group.T @ group) for group in groups])
@@ -108,7 +119,7 @@ class ClassMoments:
         here, there = np.searchsorted(classes, self.classes), np.searchsorted(classes, other.classes)
         n_one, n_two = _placed(self.counts, here, len(classes)), _placed(other.counts, there, len(classes))
         share = n_two / (n_one + n_two)
-        pooled = _pools(len(classes), [mean.shape[1] for mean in self.means.values()])
+        pooled = _pools(len(classes), [mean.shape[1] for name, mean in self.means.items() if name != HEAD_INPUT])
         means, scatters = {}, {}
         for name in self.means:
             one, two = (
@@ -117,6 +128,8 @@ class ClassMoments:
             )
             apart = two - one
             means[name] = one + share[:, None] * apart
+            if name == HEAD_INPUT:
+                continue
             between = apart * np.sqrt(n_one * share)[:, None]
             if pooled:
                 sums = self.scatters[name].sum(0, keepdims=True) + other.scatters[name].sum(0, keepdims=True)
@@ -140,7 +153,7 @@ class ClassMoments:
     def compute(self) -> dict[str, dict[str, float]]:
         """feature -> {"nc1": …, "nc2": …}."""
         return {name: {"nc1": nc1(self.means[name], self.within(name)), "nc2": nc2(self.means[name])}
-                for name in self.means}  # fmt: skip
+                for name in self.scatters}  # fmt: skip
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Everything the state holds, as named arrays."""
@@ -174,18 +187,6 @@ def _placed(values: Floats, rows: npt.NDArray[np.intp], total: int) -> Floats:
     return placed
 
 
-def packed(symmetric_DD: Floats) -> Floats:
-    """(D(D+1)/2,) upper triangle, row by row."""
-    return np.concatenate([symmetric_DD[i, i:] for i in range(len(symmetric_DD))])
-
-
-def unpacked(triangle: Floats, width: int) -> Floats:
-    """(D, D) symmetric matrix of an upper triangle."""
-    full = np.zeros((width, width))
-    full[np.triu_indices(width)] = triangle
-    return full + np.triu(full, 1).T
-
-
 NC1 = ClassProbe(
     "nc1",
     "spread within classes against the spread between them; 0 is full collapse",
@@ -196,3 +197,4 @@ NC2 = ClassProbe(
     "how far the class means are from the corners of a simplex",
     lambda moments, feature: nc2(moments.means[feature]),
 )
+NC3 = HeadProbe("nc3", "how far the head's weights are from the class means of what it is given", nc3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -18,9 +18,24 @@ from deadweight.notebook import table_html
 from deadweight.probes.collapse import ClassMoments
 from deadweight.probes.hashes import folds, poisson_weights
 from deadweight.probes.image_means import ImageMeans, percentile_interval
-from deadweight.probes.probe import PROBES, ClassProbe, Facts, Floats, ImageProbe, ReadoutProbe
-from deadweight.probes.readout import FeatureSample, NearestMeans, nearest_class_means
-from deadweight.probes.stored import read_profile, write_profile
+from deadweight.probes.layer import HEAD_INPUT
+from deadweight.probes.notes import doubts, lacking, other_labels
+from deadweight.probes.phases import Phases, phases_of, regime, tradeoff_onset
+from deadweight.probes.probe import (
+    PROBES,
+    ClassProbe,
+    Facts,
+    Floats,
+    HeadProbe,
+    ImageProbe,
+    MomentProbe,
+    R2s,
+    ReadoutProbe,
+)
+from deadweight.probes.readout import FeatureSample, Reading
+from deadweight.probes.scrambling import ScramblingMoments
+from deadweight.probes.scrambling_fit import r2_of
+from deadweight.probes.stored import Arrays, read_profile, write_profile
 
 FeatureKind = Literal["auto", "cls", "pooled"]
 
@@ -31,7 +46,8 @@ class DepthProfile:
 
     facts:    the model; profiles of different models do not merge.
     probes:   names of the probes, in the order of the table's columns.
-    images, moments, sample: the states (see their classes); `remarks`: what was met on the way.
+    images, moments, sample, scrambling: the states (see their classes).
+    head:    (C, F) weights of the head's last layer, (0, 0) without one; `remarks`: what was met on the way.
     """
 
     facts: Facts
@@ -39,6 +55,8 @@ class DepthProfile:
     images: ImageMeans = dataclasses.field(repr=False)
     moments: ClassMoments = dataclasses.field(repr=False)
     sample: FeatureSample = dataclasses.field(repr=False)
+    scrambling: ScramblingMoments = dataclasses.field(repr=False, default_factory=ScramblingMoments)
+    head: Floats = dataclasses.field(repr=False, default_factory=lambda: np.zeros((0, 0)))
     remarks: frozenset[str] = frozenset()
 
     @property
@@ -67,6 +85,8 @@ class DepthProfile:
             self.images.merge(other.images),
             self.moments.merge(other.moments),
             self.sample.merge(other.sample),
+            self.scrambling.merge(other.scrambling),
+            self.head,
             self.remarks | other.remarks,
         )
 
@@ -113,10 +133,10 @@ class DepthProfile:
 
     def correct(self, features: FeatureKind = "auto") -> npt.NDArray[np.bool_]:
         """(rows, n) whether the nearest class mean is right, for the sampled items that can be scored, by hash."""
-        decisions = self._decisions(self._kind(features))
-        scored = next((row.scored for row in decisions if row is not None), np.empty(0, dtype=np.bool_))
+        readings = self._readings(self._kind(features))
+        scored = next((row.nearest.scored for row in readings if row is not None), np.empty(0, dtype=np.bool_))
         nothing = np.zeros(int(scored.sum()), dtype=np.bool_)
-        return np.stack([nothing if row is None else row.correct[scored] for row in decisions])
+        return np.stack([nothing if row is None else row.nearest.correct[scored] for row in readings])
 
     def readout_loss(self, features: FeatureKind = "auto", level: float = 0.95) -> pd.DataFrame:
         """Nearest-class-mean accuracy after the last block less that at each row: ``layer, loss, low, high, n``.
@@ -138,7 +158,7 @@ class DepthProfile:
                 expected="labels for at least two images in either fold",
                 cure="yield (inputs, labels) from batches",
             )
-        hashes = self.sample.hashes[self._scored()]
+        hashes = self.sample.hashes[self.scored()]
         loss = correct[-2].astype(np.float64) - correct
         weights = poisson_weights(hashes)
         drawn = np.maximum(weights.sum(1, keepdims=True), 1)
@@ -163,14 +183,51 @@ class DepthProfile:
         enough = table.index[table["high"] < margin]
         return min(int(enough[0]), self.facts.depth) if len(enough) else self.facts.depth
 
+    def phases(self, curves: Sequence[str] = ("centered_similarity", "raw_similarity")) -> Phases:
+        """Cliff, plateau and climb of the similarity curves, layers 0 to the last block, boundaries with intervals.
+
+        Found as :func:`deadweight.probes.phases.phases_of` says; a phase a curve lacks is in ``missing``.
+        Raises :class:`InputError` where a curve was not profiled.
+        """
+        found: list[Phases] = []
+        for curve in curves:
+            replicates = self._replicates(curve, self.facts.reads)[0] if curve in self.probes else None
+            if replicates is None or np.isnan(replicates[0, :-1]).any():
+                raise InputError(
+                    f"the profile holds no curve {curve!r}",
+                    expected="a mean over images at every layer",
+                    cure="profile with probes that include it, on at least one image",
+                )
+            drawn = replicates[1:, :-1]
+            found.append(phases_of(curve, replicates[0, :-1], drawn[~np.isnan(drawn).any(1)]))
+        return Phases(sum((one.phases for one in found), ()), sum((one.missing for one in found), ()))
+
+    def tradeoff_onset(self, features: FeatureKind = "auto") -> int | None:
+        """First layer from which tokens only lose their own content while the readout gains nothing; None without.
+
+        :func:`deadweight.probes.phases.tradeoff_onset` states the rule. None too without labels or moments.
+        """
+        r2, correct = np.array([found.own for found in self._r2]), self.correct(features)
+        if np.isnan(r2[:-1]).any() or not correct.shape[1]:
+            return None
+        return tradeoff_onset(r2[:-1], correct[:-1])
+
+    def regime(self) -> str:
+        """Collapse, consensus or diffusion, by the scrambling index after the last block."""
+        last = self._r2[self.facts.depth]
+        return regime(last.everything - last.own)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Why columns are NaN, and what else a reader of the numbers should know."""
-        return (*self._lacking(), *self._doubts(), *sorted(self.remarks))
+        return (*lacking(self), *doubts(self), *sorted(self.remarks))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file; everything but the arrays is JSON in its header."""
-        states = {"images": self.images.arrays(), "moments": self.moments.arrays(), "sample": self.sample.arrays()}
+        states: dict[str, Arrays] = {
+            "images": self.images.arrays(), "moments": self.moments.arrays(), "sample": self.sample.arrays(),
+            "scrambling": self.scrambling.arrays(), "head": {"weights": self.head},
+        }  # fmt: skip
         about = {"facts": dataclasses.asdict(self.facts), "probes": self.probes, "remarks": sorted(self.remarks)}
         write_profile(path, about, states)
 
@@ -184,6 +241,8 @@ class DepthProfile:
             ImageMeans.from_arrays(states["images"]),
             ClassMoments.from_arrays(states["moments"]),
             FeatureSample.from_arrays(states["sample"]),
+            ScramblingMoments.from_arrays(states["scrambling"]),
+            states["head"]["weights"].astype(np.float64),
             frozenset(about["remarks"]),
         )
 
@@ -199,6 +258,10 @@ class DepthProfile:
         if isinstance(probe, ClassProbe):
             keys = [f"{kind}.{row}" for row in range(self.rows)]
             return np.array([probe.compute(self.moments, key) if key in self.moments.means else np.nan for key in keys])
+        if isinstance(probe, MomentProbe):
+            return np.array([probe.compute(found) for found in self._r2])
+        if isinstance(probe, HeadProbe):
+            return self._of_head(probe, kind)
         replicates, _ = self._replicates(name, kind, intervals=False)
         return np.full(self.rows, np.nan) if replicates is None else replicates[0]
 
@@ -212,9 +275,11 @@ class DepthProfile:
             return column, self.images.counts[probe.names[0]][0].astype(np.int64)
         if not isinstance(probe, ReadoutProbe) or not len(self.sample.hashes):
             return None, nothing
+        if probe.head and other_labels(self) is not None:
+            return None, nothing
         values = np.stack([
             np.full(len(self.sample.hashes), np.nan) if row is None else probe.items(row)
-            for row in self._decisions(kind)
+            for row in self._readings(kind)
         ])  # fmt: skip
         weights = np.ones((1, values.shape[1]))
         if intervals:
@@ -230,64 +295,29 @@ class DepthProfile:
         return self.images.compute()
 
     @cached_property
-    def _judged(self) -> dict[str, list[NearestMeans | None]]:
+    def _r2(self) -> list[R2s]:
+        return [r2_of(self.scrambling, row) for row in range(self.rows)]
+
+    def _of_head(self, probe: HeadProbe, kind: str) -> Floats:
+        """The column of a probe of the head: at the last row, for the feature the head reads."""
+        column, means = np.full(self.rows, np.nan), self.moments.means.get(HEAD_INPUT)
+        read = kind == self.facts.reads and other_labels(self) is None
+        if read and means is not None and means.shape[1] == self.head.shape[1]:
+            column[-1] = probe.compute(self.head[self.moments.classes], means)
+        return column
+
+    @cached_property
+    def _read(self) -> dict[str, list[Reading | None]]:
         return {}
 
-    def _decisions(self, kind: str) -> list[NearestMeans | None]:
-        """Cross-fitted decisions at every row, computed once a kind of feature."""
-        if kind not in self._judged:
-            fold = folds(self.sample.hashes)
-            found = [self.sample.features.get(f"{kind}.{row}") for row in range(self.rows)]
-            self._judged[kind] = [
-                None if values is None else nearest_class_means(values, self.sample.labels, fold) for values in found
-            ]
-        return self._judged[kind]
+    def _readings(self, kind: str) -> list[Reading | None]:
+        """What can be read off every row, kept a kind of feature."""
+        if kind not in self._read:
+            self._read[kind] = [self.sample.reading(f"{kind}.{row}") for row in range(self.rows)]
+        return self._read[kind]
 
-    def _scored(self) -> npt.NDArray[np.bool_]:
+    def scored(self) -> npt.NDArray[np.bool_]:
+        """(n,) which of the sampled items can be judged by others: all, or none where one fold is empty."""
         fold = folds(self.sample.hashes)
         mixed = bool(fold.any() and not fold.all())
         return np.full(len(fold), mixed)
-
-    def _lacking(self) -> Iterator[str]:
-        """Columns, or parts of them, that are NaN."""
-        if not self.images.images:
-            yield "no images were seen: every column is NaN"
-        for name in self.probes:
-            reason = PROBES.get(name).lacks(self.facts)
-            if reason is not None:
-                yield f"{name}: {reason}"
-        if "influence" in self.probes:
-            yield "influence: a block's; there is none at the first and the last row"
-        if not self._class_columns or self.facts.kind != "vision":
-            return
-        columns = ", ".join(self._class_columns)
-        if not self.sample.seen:
-            yield f"{columns}: the batches carried no labels"
-        elif len(self.moments.classes) == 1:
-            yield f"{columns}: all labels are of one class"
-        elif not self._scored().any():
-            yield f"{columns}: all images fall into one fold, so none can be judged by others"
-
-    def _doubts(self) -> Iterator[str]:
-        """What the class columns rest on."""
-        seen, kept = self.sample.seen, len(self.sample.hashes)
-        if not seen:
-            return
-        if seen < self.images.images:
-            yield f"class columns: {seen} of {self.images.images} images carried labels"
-        width = max(mean.shape[1] for mean in self.moments.means.values())
-        if "nc1" in self.probes and seen - len(self.moments.classes) < width:
-            yield (
-                f"nc1: {seen} images in {len(self.moments.classes)} classes for {width} dimensions: the covariance "
-                "within classes has not full rank and is estimated too low between the images seen"
-            )
-        if "nc1" in self.probes and self.moments.pooled and np.ptp(self.moments.counts) > 0:
-            yield "nc1: too many classes to keep a covariance each; classes weigh as many images as they have"
-        if self.facts.reads == "cls":
-            yield "class columns at layer 0: the CLS token is the same for every image there, so it tells no class"
-        if kept < seen:
-            yield f"readout columns: a sample of {kept} of {seen} images, those with the smallest hashes"
-
-    @property
-    def _class_columns(self) -> list[str]:
-        return [name for name in self.probes if not isinstance(PROBES.get(name), ImageProbe)]

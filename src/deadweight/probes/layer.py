@@ -15,6 +15,8 @@ from deadweight.probes.hashes import Hashes
 
 Labels = npt.NDArray[np.int64]
 
+HEAD_INPUT = "head"
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -25,6 +27,7 @@ class Layer:
     mask:       (B, N) which tokens count (padding does not); None when all do.
     embeddings: (B, N, D) row 0 only: the embeddings before the positional encoding.
     positions:  (N, D) row 0 only: the positional encoding of the same tokens.
+    attention:  (B, T, T) rows of blocks: attention over all T tokens, heads averaged; None where it was not seen.
     """
 
     patches: Tensor
@@ -32,6 +35,7 @@ class Layer:
     mask: Tensor | None = None
     embeddings: Tensor | None = None
     positions: Tensor | None = None
+    attention: Tensor | None = None
 
     @cached_property
     def norms(self) -> Tensor:
@@ -55,6 +59,11 @@ class Layer:
         """(B, D) mean patch token: the pooled feature."""
         return masked_mean(self.patches, self.mask)
 
+    @cached_property
+    def centred(self) -> Tensor:
+        """(B, N, D) the patch tokens less their mean."""
+        return self.patches - self.mean[:, None]
+
 
 def masked_mean(values: Tensor, mask_BN: Tensor | None) -> Tensor:
     """Mean over dimension 1 of (B, N) or (B, N, D), of the tokens the mask keeps."""
@@ -71,10 +80,13 @@ class Batch:
     hashes:    (B,) see :mod:`deadweight.probes.hashes`.
     measures:  name -> (rows, B) float64 per-image values; NaN where the measure does not apply.
     labels:    (B,) class of each item, None without labels.
-    features:  ``"cls.0"``, ``"pooled.3"`` … -> (B, D) float32; empty where no class probe is asked for.
+    features:  ``"cls.0"``, ``"pooled.3"`` … -> (B, D) float32, and `HEAD_INPUT`, what the head's last layer is given;
+               empty where no class probe is asked for.
+    predicted: (B,) the model's own answers, None where it has no head.
     """
 
     hashes: Hashes
     measures: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     labels: Labels | None = None
     features: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    predicted: Labels | None = None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deadweight.anatomy import Anatomy
+from deadweight.probes.heads import head_weights
 from deadweight.probes.probe import Facts
 
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -25,6 +26,7 @@ def facts_of(anatomy: Anatomy) -> Facts:
         has_cls=anatomy.has_cls,
         position_kind=anatomy.position_kind,
         reads=anatomy.reads,
+        outputs=len(head_weights(anatomy)),
     )
 
 

@@ -14,13 +14,15 @@ from deadweight.anatomy import anatomy as find_anatomy
 from deadweight.errors import InputError
 from deadweight.probes.collapse import ClassMoments
 from deadweight.probes.depth_profile import DepthProfile
-from deadweight.probes.hashes import batch_size, item_hashes
+from deadweight.probes.hashes import batch_size, folds, item_hashes
+from deadweight.probes.heads import answers_of, head_weights
 from deadweight.probes.image_means import ImageMeans
 from deadweight.probes.layer import Batch, Labels
 from deadweight.probes.model_facts import examined, facts_of
-from deadweight.probes.probe import PROBES, ImageProbe, chosen
+from deadweight.probes.probe import PROBES, ImageProbe, MomentProbe, chosen
 from deadweight.probes.readout import FeatureSample
 from deadweight.probes.recorder import Recorder
+from deadweight.probes.scrambling import ScramblingMoments, ScramblingSums
 
 Inputs = Tensor | Mapping[str, Tensor]
 
@@ -34,6 +36,7 @@ def profile(
     *,
     probes: str | Sequence[str] = "all",
     device: str | torch.device | None = None,
+    attention_layers: int | Sequence[int] | None = None,
 ) -> DepthProfile:
     """How representations move through the layers of `model`, in one pass over `batches`.
 
@@ -49,6 +52,9 @@ def profile(
         ``"all"`` or names from ``deadweight list probes``.
     device:
         Where to run; by default where the model is.
+    attention_layers:
+        Layers, counted from 1, whose attention maps are looked at: None for all, a number for the last so many, or a
+        list. The fused kernel stays on for all of them.
 
     Returns
     -------
@@ -68,19 +74,38 @@ def profile(
     classes = anatomy.kind == "vision" and len(per_image) < len(found)
     facts = facts_of(anatomy)
     states = _States(classes)
-    with examined(anatomy.model, device) as place, Recorder(anatomy, per_image, features=classes) as recorder:
+    moments = any(isinstance(probe, MomentProbe) for probe in found) and anatomy.kind == "vision"
+    sums = ScramblingSums() if moments else None
+    layers = _layers(attention_layers, anatomy.depth)
+    recorder = Recorder(anatomy, per_image, features=classes, scrambling=sums, layers=layers)
+    with examined(anatomy.model, device) as place, recorder:
         for index, batch in enumerate(batches):
             inputs, labels, ids = _unpacked(batch, index)
             if not batch_size(inputs):
                 continue
             hashes = item_hashes(inputs, ids)
             recorder.features = classes and labels is not None
-            recorder.clear(_mask(inputs, anatomy, place))
-            _forward(anatomy.model, inputs, place)
-            states.add(recorder.batch(index, hashes, labels))
+            recorder.clear(_mask(inputs, anatomy, place), folds(hashes))
+            answers = answers_of(_forward(anatomy.model, inputs, place), facts.outputs)
+            states.add(recorder.batch(index, hashes, labels, answers))
         remarks = frozenset(recorder.remarks)
-    images, moments, sample = states.done()
-    return DepthProfile(facts, names, images, moments, sample, remarks)
+    scrambling = ScramblingMoments() if sums is None else sums.done()
+    return DepthProfile(facts, names, *states.done(), scrambling, head_weights(anatomy), remarks)
+
+
+def _layers(asked: int | Sequence[int] | None, depth: int) -> set[int] | None:
+    """Layers counted from 1; None for all."""
+    if asked is None:
+        return None
+    layers = set(range(depth - asked + 1, depth + 1)) if isinstance(asked, int) else {int(layer) for layer in asked}
+    for layer in layers:
+        if not 1 <= layer <= depth:
+            raise InputError(
+                f"attention_layers={asked!r}: layer {layer}",
+                expected=f"layers from 1 to {depth}",
+                cure="give a list of layers, or how many of the last ones",
+            )
+    return layers
 
 
 class _States:
@@ -106,7 +131,9 @@ class _States:
             name: np.concatenate([batch.features[name] for batch in self._waiting])
             for name in self._waiting[0].features
         }
-        gathered = Batch(np.concatenate([batch.hashes for batch in self._waiting]), {}, labels, features)
+        answers = [batch.predicted for batch in self._waiting if batch.predicted is not None]
+        predicted = np.concatenate(answers) if len(answers) == len(self._waiting) else None
+        gathered = Batch(np.concatenate([batch.hashes for batch in self._waiting]), {}, labels, features, predicted)
         self._waiting.clear()
         self._moments = self._moments.update(gathered)
         self._sample = self._sample.update(gathered)
@@ -147,8 +174,8 @@ def _mask(inputs: Inputs, anatomy: Anatomy, place: torch.device) -> Tensor | Non
     return mask.bool().to(place)
 
 
-def _forward(model: nn.Module, inputs: Inputs, place: torch.device) -> None:
-    """Run the model; inputs are moved to its device, floating ones cast to its type."""
+def _forward(model: nn.Module, inputs: Inputs, place: torch.device) -> Any:
+    """What the model makes of `inputs`, which are moved to its device, floating ones cast to its type."""
     kinds = (weight.dtype for weight in model.parameters() if weight.is_floating_point())
     dtype = next(kinds, torch.float32)
 
@@ -159,6 +186,5 @@ def _forward(model: nn.Module, inputs: Inputs, place: torch.device) -> None:
 
     with torch.inference_mode():
         if isinstance(inputs, Tensor):
-            model(ready(inputs))
-        else:
-            model(**{name: ready(value) for name, value in inputs.items()})
+            return model(ready(inputs))
+        return model(**{name: ready(value) for name, value in inputs.items()})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -14,10 +15,13 @@ from torch.utils.hooks import RemovableHandle
 from deadweight.anatomy import Anatomy
 from deadweight.anatomy.parts import stream
 from deadweight.errors import InputError
+from deadweight.probes.attention_maps import AttentionWatch
 from deadweight.probes.hashes import Hashes
-from deadweight.probes.layer import Batch, Labels, Layer
+from deadweight.probes.heads import last_linear
+from deadweight.probes.layer import HEAD_INPUT, Batch, Labels, Layer
 from deadweight.probes.positions import position_rows
 from deadweight.probes.probe import ImageProbe
+from deadweight.probes.scrambling import ScramblingSums
 
 _SIZE = "token_norm"  # measured at every row to tell where numbers stop being finite; no column
 
@@ -25,21 +29,38 @@ _SIZE = "token_norm"  # measured at every row to tell where numbers stop being f
 class Recorder:
     """Watches the parts of a model while it is entered; :meth:`batch` collects what the last forward pass left.
 
-    `remarks` gathers sentences about what was met on the way, for the profile's notes.
+    `remarks` gathers sentences about what was met on the way, for the profile's notes. `scrambling` is brought up to
+    date row by row, where it is asked for; attention maps are computed for the rows in `layers` alone.
     """
 
-    def __init__(self, anatomy: Anatomy, probes: Sequence[ImageProbe], *, features: bool) -> None:
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        probes: Sequence[ImageProbe],
+        *,
+        features: bool,
+        scrambling: ScramblingSums | None = None,
+        layers: Collection[int] | None = None,
+    ) -> None:
         self.anatomy, self.probes, self.features = anatomy, probes, features
         self.rows = anatomy.depth + 2
         self.remarks: set[str] = set()
+        self.scrambling = scrambling
+        mapped = [probe for probe in probes if probe.attention and anatomy.kind == "vision"]
+        self._mapped = set(range(1, self.rows - 1) if layers is None else layers) if mapped else set()
+        self._watch = AttentionWatch()
+        self._watching = False
         self._handles: list[RemovableHandle] = []
         self.clear()
 
-    def clear(self, mask_BN: Tensor | None = None) -> None:
-        """Forget the last batch; `mask_BN` says which tokens of the next one count."""
+    def clear(self, mask_BN: Tensor | None = None, fold: npt.NDArray[np.bool_] | None = None) -> None:
+        """Forget the last batch; of the next one, `mask_BN` says which tokens count, `fold` where its images belong."""
+        self._fold = fold
+        self._scrambled = False
         self._measures: dict[str, dict[int, Tensor]] = {}
         self._features: dict[str, dict[int, Tensor]] = {}
         self._mask = mask_BN
+        self._head: Tensor | None = None
         self._embeddings: Tensor | None = None
         self._input: Tensor | None = None
         self._last: tuple[Tensor, Layer] | None = None
@@ -54,6 +75,12 @@ class Recorder:
                 self._handles.append(block.module.register_forward_hook(after))
             if anatomy.norm is not None:
                 self._handles.append(anatomy.norm.register_forward_hook(self._on_norm))
+            head = last_linear(anatomy)
+            if head is not None and anatomy.kind == "vision":
+                self._handles.append(head.register_forward_pre_hook(self._on_head))
+            if self._mapped:
+                self._watch.__enter__()  # type: ignore[no-untyped-call]
+                self._watching = True
         except BaseException:
             self._remove()
             raise
@@ -65,6 +92,9 @@ class Recorder:
         self._remove()
 
     def _remove(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -78,12 +108,15 @@ class Recorder:
             self._input = stream(args[0] if args else next(iter(kwargs.values())))
             if index == 0:
                 self._measure(0, self._input, None)
+            if index + 1 in self._mapped:
+                self._watch.open()
 
         return hook
 
     def _on_block(self, index: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self._measure(index + 1, stream(output), self._input)
+            tokens = stream(output)
+            self._measure(index + 1, tokens, self._input, self._attention(index + 1, tokens))
             self._input = None
 
         return hook
@@ -93,10 +126,33 @@ class Recorder:
         if self._last is not None and tokens.shape[:-1] == self._last[0].shape[:-1]:
             self._measure(self.rows - 1, tokens, None)
 
+    def _on_head(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if self.features and args and args[0].dim() == 2:
+            self._head = args[0].float()
+
     @torch.inference_mode()
-    def _measure(self, row: int, tokens: Tensor, given: Tensor | None) -> None:
+    def _attention(self, row: int, tokens: Tensor) -> Tensor | None:
+        """(B, T, T) the block's attention map; None, with a remark, where it has not one over all tokens."""
+        if row not in self._mapped:
+            return None
+        seen = self._watch.close()
+        items, count = len(tokens), tokens[0].numel() // tokens.shape[-1]
+        if len(seen) == 1 and seen[0].shape[:1] == (items,) and seen[0].shape[2:] == (count, count):
+            with torch.autocast(tokens.device.type, enabled=False):
+                return seen[0].head_mean()
+        mapped = ", ".join(probe.column for probe in self.probes if probe.attention)
+        if not seen:
+            self.remarks.add(f"{mapped}: no softmax attention was seen in {self.row_name(row)[14:]}")
+        elif len(seen) > 1:
+            self.remarks.add(f"{mapped}: {self.row_name(row)[14:]} attends {len(seen)} times")
+        else:
+            self.remarks.add(f"{mapped}: attention is windowed: each token sees a part of the image only")
+        return None
+
+    @torch.inference_mode()
+    def _measure(self, row: int, tokens: Tensor, given: Tensor | None, attention: Tensor | None = None) -> None:
         with torch.autocast(tokens.device.type, enabled=False):
-            layer = self._layer(row, tokens)
+            layer = self._layer(row, tokens, attention)
             before = None
             if given is not None:
                 known = self._last is not None and self._last[0] is given
@@ -112,9 +168,27 @@ class Recorder:
                 self._features.setdefault("pooled", {})[row] = layer.mean.float()
                 if layer.cls is not None:
                     self._features.setdefault("cls", {})[row] = layer.cls.float()
+            if self.scrambling is not None:
+                self._scramble(row, layer)
         self._last = (tokens, layer)
 
-    def _layer(self, row: int, tokens: Tensor) -> Layer:
+    def _scramble(self, row: int, layer: Layer) -> None:
+        assert self.scrambling is not None  # asked before
+        if row == 0:
+            given = self._embeddings
+            fits = given is not None and given.dim() == 3 and given.shape[:2] == layer.patches.shape[:2]
+            if fits and given is not None and self._fold is not None:
+                self._scrambled = True
+                self.scrambling.start(given.to(layer.patches.dtype), self._fold)
+        if not self._scrambled:
+            self.remarks.add("r2_self, r2_all, isi: the patches and the embeddings do not go one to one")
+            return
+        if layer.patches.shape[:2] != self._embeddings.shape[:2]:  # type: ignore[union-attr]  # it started
+            self.remarks.add(f"r2_self, r2_all, isi: from {self.row_name(row)} on, tokens are not the patches any more")
+            return
+        self.scrambling.row(row, layer.centred, layer.mean, layer.cls)
+
+    def _layer(self, row: int, tokens: Tensor, attention: Tensor | None = None) -> Layer:
         tokens_BND = tokens.flatten(1, 2) if tokens.dim() == 4 else tokens
         if tokens_BND.dtype != torch.float64:
             tokens_BND = tokens_BND.float()
@@ -123,7 +197,7 @@ class Recorder:
         cls_BD = tokens_BND[:, 0] if self.anatomy.has_cls and prefix else None
         mask = self._mask if self._mask is not None and self._mask.shape == patches_BND.shape[:2] else None
         if row:
-            return Layer(patches_BND, cls_BD, mask)
+            return Layer(patches_BND, cls_BD, mask, attention=attention)
         embeddings, positions = self._encoding(patches_BND)
         return Layer(patches_BND, cls_BD, mask, embeddings, positions)
 
@@ -142,7 +216,7 @@ class Recorder:
             return embeddings_BND, (patches_BND - embeddings_BND).mean(0)
         return embeddings_BND, rows_ND.to(patches_BND)
 
-    def batch(self, index: int, hashes: Hashes, labels: Labels | None) -> Batch:
+    def batch(self, index: int, hashes: Hashes, labels: Labels | None, predicted: Labels | None = None) -> Batch:
         """What the forward pass of batch number `index` left.
 
         Raises
@@ -165,7 +239,11 @@ class Recorder:
             for kind, rows in self._features.items()
             for row, values in rows.items()
         }
-        return Batch(hashes, held, labels, features if labels is not None else {})
+        if self._head is not None:
+            features[HEAD_INPUT] = self._head.cpu().numpy()
+        if self._scrambled and self.scrambling is not None:
+            self.scrambling.finish()
+        return Batch(hashes, held, labels, features if labels is not None else {}, predicted)
 
     def row_name(self, row: int) -> str:
         """How a person calls a row of the profile."""
@@ -193,7 +271,10 @@ class Recorder:
         for rows in (*self._measures.values(), *self._features.values()):
             if rows.get(self.rows - 2) is not None:
                 rows[self.rows - 1] = rows[self.rows - 2]
-        self._measures.get("influence", {}).pop(self.rows - 1, None)
+        for name in ("influence", *(name for probe in self.probes if probe.attention for name in probe.names)):
+            self._measures.get(name, {}).pop(self.rows - 1, None)
+        if self._scrambled and self.scrambling is not None:
+            self.scrambling.repeat(self.rows - 2, self.rows - 1)
 
     def _spread(self, rows: Mapping[int, Tensor]) -> list[Tensor]:
         """One tensor a row, NaN where there is nothing."""

@@ -43,11 +43,10 @@ def centered_similarity(layer: Layer, before: Layer | None = None) -> Mapping[st
 
     What the subtraction leaves of a token that equals the mean is rounding, and counts as a zero vector.
     """
-    centred_BND = layer.patches - layer.mean[:, None]
-    norms_BN = torch.linalg.vector_norm(centred_BND, dim=-1)
+    norms_BN = torch.linalg.vector_norm(layer.centred, dim=-1)
     floor_BN = 8 * torch.finfo(norms_BN.dtype).eps * layer.norms
     norms_BN = torch.where(norms_BN > floor_BN, norms_BN, 0.0)
-    return {"centered_similarity": mean_pair_cosine(centred_BND, norms_BN, layer.mask)}
+    return {"centered_similarity": mean_pair_cosine(layer.centred, norms_BN, layer.mask)}
 
 
 def cls_similarity(layer: Layer, before: Layer | None = None) -> Mapping[str, Tensor]:

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from deadweight.errors import InputError, MachineError
 
-FORMAT = "deadweight depth profile 1"
+FORMAT = "deadweight depth profile 2"
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
@@ -39,7 +39,8 @@ def write_profile(path: str | os.PathLike[str], about: Mapping[str, Any], states
 
 def read_profile(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str, npt.NDArray[np.generic]]]]:
     """(JSON part, state -> name -> array); raises :class:`InputError` for a file that is no profile."""
-    states: dict[str, dict[str, npt.NDArray[np.generic]]] = {"images": {}, "moments": {}, "sample": {}}
+    names = ("images", "moments", "sample", "scrambling", "head")
+    states: dict[str, dict[str, npt.NDArray[np.generic]]] = {name: {} for name in names}
     try:
         with safe_open(Path(path), framework="numpy") as file:
             header = file.metadata() or {}

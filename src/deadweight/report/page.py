@@ -32,7 +32,7 @@ from deadweight.report.charts import forest
 from deadweight.report.drawings import drawing, vega_bundle
 from deadweight.report.parts import Action, Figure, Section, Table
 from deadweight.report.theme import DARK, LIGHT
-from deadweight.report.wording import number
+from deadweight.report.wording import code_spans, number
 
 
 @dataclass(frozen=True)
@@ -167,13 +167,15 @@ def _policy(*scripts: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("deadweight.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code_spans"] = code_spans
+    return environment
 
 
 @cache

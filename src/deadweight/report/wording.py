@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 VERDICTS: dict[str | None, str] = {
     "dead weight": "Dead weight",
@@ -21,6 +23,16 @@ _HUNDREDTHS = {"accuracy": "points", "fraction": "%", "share": "%", "proportion"
 def verdict_name(verdict: str | None) -> str:
     """The verdict as the reader sees it; findings without one are rankings and measurements."""
     return VERDICTS.get(verdict, str(verdict))
+
+
+def code_spans(text: str) -> Markup:
+    """`text`, escaped, with what stands between backticks set as code.
+
+    >>> print(code_spans("try `a < b` & see"))
+    try <code>a &lt; b</code> &amp; see
+    """
+    parts = re.split(r"`([^`]+)`", text)
+    return Markup("").join(Markup("<code>{}</code>").format(one) if at % 2 else one for at, one in enumerate(parts))
 
 
 def quantity(value: Any, unit: str = "", *, signed: bool = False) -> str:

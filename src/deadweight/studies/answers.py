@@ -11,8 +11,16 @@ from torch import Tensor, nn
 
 from deadweight.data import ImageSet
 from deadweight.lab import wilson
+from deadweight.models import load
 
 Batch = tuple[Tensor, list[int]]
+
+
+def loaded(source: str, seed: int) -> nn.Module:
+    """The model of `source`; weights that are random follow from `seed`, so that every process has the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return load(source)
 
 
 def batches(images: ImageSet, size: int) -> Iterator[Batch]:

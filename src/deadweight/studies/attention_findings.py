@@ -8,6 +8,18 @@ from typing import Any
 import numpy as np
 
 from deadweight.lab import Estimate, Finding, Record, Records, bootstrap_mean, paired_t
+from deadweight.meters import Reading, carbon
+from deadweight.studies.attention_derived import after_budget, crossover, exponent
+from deadweight.studies.attention_records import (
+    held_out,
+    layers,
+    reference,
+    rounds,
+    runs,
+    timed_model,
+    trained,
+    unit_of,
+)
 
 EXACT = ("eager", "sdpa", "flash")  # the same function computed in different ways
 ENOUGH_SEEDS = 3  # below it nothing can be said about other training runs
@@ -34,18 +46,98 @@ def named(mechanism: str, options: Mapping[str, Any] | None = None) -> str:
     return NAMES.get(mechanism, mechanism) + (f" ({', '.join(extra)})" if extra else "")
 
 
-def reference(names: Sequence[str]) -> str:
-    """What the others are compared with: sdpa, or the first where it is absent."""
-    return "sdpa" if "sdpa" in names else names[0]
-
-
-def findings(records: Records) -> list[Finding]:
-    """Times, quality, cache and energy, as far as the records go."""
-    timed = sorted(records.where(kind="time"), key=lambda record: int(record.cell.params["length"]))
+def findings(records: Records, *, carbon_intensity: float | None = None) -> list[Finding]:
+    """Times, scaling, quality, cache and energy, as far as the records go."""
+    timed, model = layers(records), timed_model(records)
     found = _quality(records)
+    if model is not None:
+        found += _equal_time(records, model)
     if timed:
-        found += [*_times(timed[-1]), *_cache(timed[-1]), *_energy(timed[-1])]
+        found += [*_times(timed[-1]), *_scaling(timed), *_crossovers(timed), *_cache(timed[-1])]
+        found += _energy(timed[-1], carbon_intensity)
     return found
+
+
+def by_length(timed: Sequence[Record]) -> dict[str, dict[int, list[float]]]:
+    """Seconds of every round by mechanism and length, of the mechanisms timed at two lengths or more."""
+    gathered: dict[str, dict[int, list[float]]] = {}
+    for record in timed:
+        for name, seconds in rounds(record).items():
+            gathered.setdefault(name, {})[int(record.cell.params["length"])] = seconds
+    return {name: found for name, found in gathered.items() if len(found) > 1}
+
+
+def _scaling(timed: Sequence[Record]) -> list[Finding]:
+    """The time of which layer grows slowest and fastest with the length, over all timed lengths."""
+    powers = {name: exponent(found) for name, found in by_length(timed).items()}
+    if len(powers) < 2:
+        return []
+    order = sorted(powers, key=lambda name: powers[name].value)
+    slow, fast = order[0], order[-1]
+    lengths = [int(record.cell.params["length"]) for record in timed]
+    claim = (
+        f"From {lengths[0]:,} to {lengths[-1]:,} tokens the time of a layer of {named(slow)} grows as the length to "
+        f"the power {powers[slow].value:.2f}, that of {named(fast)} to the power {powers[fast].value:.2f}."
+    )
+    return [
+        Finding.of(
+            "attention-scaling", "attention", claim, powers[slow], "exponent",
+            evidence=[record.key for record in timed], command=COMMAND,
+        )
+    ]  # fmt: skip
+
+
+def _crossovers(timed: Sequence[Record]) -> list[Finding]:
+    """From which length on a mechanism is faster than the reference, where that lies among the timed lengths."""
+    found = by_length(timed)
+    base = str(timed[-1].result["reference"])
+    told = []
+    for name in found:
+        if name == base or base not in found or (name in EXACT and base in EXACT):
+            continue
+        met = crossover(found[name], found[base])
+        if met.length is None or not met.settled:
+            continue
+        options = timed[-1].cell.params["mechanisms"][name]
+        claim = (
+            f"A layer of {named(name, options)} is {'faster' if met.ahead else 'slower'} than one of {named(base)} "
+            f"from about {met.length.value:,.0f} tokens on, forward and backward."
+        )
+        told.append(
+            Finding.of(
+                f"attention-crossover-{name}", "attention", claim, met.length, "tokens",
+                evidence=[record.key for record in timed], command=COMMAND,
+            )
+        )  # fmt: skip
+    return told
+
+
+def _equal_time(records: Records, model: Record) -> list[Finding]:
+    """Who has the lowest loss once all have been given the time the quickest needs for its whole training."""
+    seconds = {name: found["seconds"]["value"] for name, found in model.measured["mechanisms"].items()}
+    names = [name for name in trained(records) if name in seconds and runs(records, name)[0].result["held_out_curve"]]
+    if len(names) < 2:
+        return []
+    steps = int(runs(records, names[0])[0].cell.params["steps"])
+    budget = steps * min(seconds[name] for name in names)
+    spent = {
+        name: after_budget([r.result["held_out_curve"] for r in runs(records, name)], seconds[name], budget)
+        for name in names
+    }
+    order = sorted(names, key=lambda name: spent[name].loss.value)
+    best, worst = order[0], order[-1]
+    claim = (
+        f"Given the {budget:.3g} seconds the quickest needs for its {steps} training steps, {named(best)} reaches the "
+        f"lowest held-out loss, {spent[best].loss.value:.2f} {unit_of(records)} after {spent[best].steps:.0f} steps; "
+        f"{named(worst)} the highest, {spent[worst].loss.value:.2f} after {spent[worst].steps:.0f}."
+    )
+    evidence = [model.key, *(r.key for name in names for r in runs(records, name))]
+    return [
+        Finding.of(
+            "attention-loss-equal-time", "attention", claim, spent[best].loss, unit_of(records),
+            evidence=evidence, command=COMMAND,
+        )
+    ]  # fmt: skip
 
 
 def _times(record: Record) -> list[Finding]:
@@ -80,17 +172,6 @@ def _times(record: Record) -> list[Finding]:
 
 def _estimate(found: Mapping[str, Any]) -> Estimate:
     return Estimate(found["value"], found["low"], found["high"], found["n"])
-
-
-def runs(records: Records, mechanism: str) -> list[Record]:
-    """The training runs of a mechanism, by seed."""
-    found = records.where(kind="train", mechanism=mechanism)
-    return sorted(found, key=lambda record: int(record.cell.params["seed"]))
-
-
-def trained(records: Records) -> list[str]:
-    """The mechanisms that were trained, in the order of their cells."""
-    return list(dict.fromkeys(record.cell.params["mechanism"] for record in records.where(kind="train")))
 
 
 def loss_increase(before: Sequence[Record], after: Sequence[Record]) -> Estimate:
@@ -156,23 +237,19 @@ def _count(seeds: set[int]) -> str:
     return "this training run" if len(seeds) == 1 else f"these {len(seeds)} training runs"
 
 
-def held_out(records: Records, name: str) -> float:
-    """Mean held-out loss over seeds, nats a byte."""
-    return float(np.mean([record.result["held_out_loss"] for record in runs(records, name)]))
-
-
 def _best(records: Records, names: Sequence[str]) -> Finding:
     order = sorted(names, key=lambda name: held_out(records, name))
     best = runs(records, order[0])
     windows = np.mean([record.result["window_losses"] for record in best], axis=0)
     tokens = best[0].result["tokens"]
+    unit = unit_of(records)
     claim = (
-        f"After {tokens:,} bytes of text, the same for all {len(names)} mechanisms, {named(order[0])} has the lowest "
-        f"held-out loss, {held_out(records, order[0]):.2f} nats a byte; {named(order[-1])} has the highest, "
+        f"After {tokens:,} {unit.split()[-1]}s of text, the same for all {len(names)} mechanisms, {named(order[0])} "
+        f"has the lowest held-out loss, {held_out(records, order[0]):.2f} {unit}; {named(order[-1])} has the highest, "
         f"{held_out(records, order[-1]):.2f}."
     )
     return Finding.of(
-        "attention-loss-ranking", "attention", claim, bootstrap_mean(windows), "nats a byte",
+        "attention-loss-ranking", "attention", claim, bootstrap_mean(windows), unit,
         evidence=[r.key for name in names for r in runs(records, name)], command=COMMAND,
     )  # fmt: skip
 
@@ -206,7 +283,7 @@ def _cache(record: Record) -> list[Finding]:
     ]
 
 
-def _energy(record: Record) -> list[Finding]:
+def _energy(record: Record, carbon_intensity: float | None) -> list[Finding]:
     """The least energy where it was read; else that it was not, and why."""
     readings = {
         name: found["metered"]["energy"] for name, found in record.measured["mechanisms"].items() if found["metered"]
@@ -214,13 +291,14 @@ def _energy(record: Record) -> list[Finding]:
     known = {name: reading for name, reading in readings.items() if reading["value"] is not None}
     if not readings:
         return []
-    length, estimate = record.cell.params["length"], None
+    length, estimate, low, high = record.cell.params["length"], None, None, None
     if known:
         name = min(known, key=lambda one: float(known[one]["value"]))
-        estimate = float(known[name]["value"])
+        found = known[name]
+        estimate, low, high = float(found["value"]), found.get("low"), found.get("high")
         claim = (
             f"At {length:,} tokens {named(name)} takes the least energy, {estimate:.3g} J a layer forward and backward "
-            f"({known[name]['provenance']})."
+            f"({found['provenance']}{_carbon(found, carbon_intensity)})."
         )
     else:
         reading = next(iter(readings.values()))
@@ -232,10 +310,17 @@ def _energy(record: Record) -> list[Finding]:
             claim=claim,
             estimate=estimate,
             unit="J",
-            low=None,
-            high=None,
+            low=low,
+            high=high,
             n=len(known),
             evidence=(record.key,),
             command=COMMAND,
         )
     ]
+
+
+def _carbon(found: Mapping[str, Any], intensity: float | None) -> str:
+    if intensity is None:
+        return ""
+    grams = carbon(Reading(found["value"], "J", found["provenance"]), intensity, source="the user of this study")
+    return f"; {grams.value:.2g} g CO2e at the {intensity:g} g/kWh given"

@@ -1,159 +1,156 @@
-"""Timing attention layers side by side: every round holds all of them, so that drift of the machine hits all alike."""
+"""From the turns of a race to a record: medians with intervals, ratios paired round by round, the meter's own cost."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from deadweight.attention import Cache, Mechanism
+from deadweight.errors import CellFailed
 from deadweight.lab import Estimate, Json, Outcome
-from deadweight.meters import measure
-from deadweight.meters.clock import Stopwatch
+from deadweight.meters import IdlePower
+from deadweight.studies.attention_race import Racer
 
-WARM_UP = 2
 BOOTSTRAP = 4000
+TRAINING = 3  # products of a training step per one of the forward pass: each has two in the backward pass
+ENERGIES = ("energy", "energy_above_idle", "power")
 
 
-@dataclass
-class _Runner:
-    """One layer in the race: what it was timed at, or the error that took it out."""
-
-    layer: Mechanism
-    seconds: list[float]
-    decode: list[float]
-    metered: dict[str, Json] | None = None
-    cache: Cache | None = None
-    kernel: str | None = None
-    error: str | None = None
-
-
-def time_mechanisms(
-    layers: dict[str, Mechanism],
-    x_BTC: Tensor,
-    rounds: int,
+def outcome(
+    racers: Sequence[Racer],
     *,
     reference: str,
-    note: Callable[[str, float], None] | None = None,
+    tokens: int,
+    peak: float | None = None,
+    idle: IdlePower | None = None,
 ) -> Outcome:
-    """Forward and backward of each layer, and one decoding step after as many tokens, `rounds` times in turn.
+    """The record of a race over `tokens` tokens a step.
 
-    Timed rounds carry no meter but the clock; memory and energy come from rounds of their own. A layer that raises is
-    reported with its error and the others go on.
+    peak: FLOP/s of the machine's best matrix product in this dtype, for the share of it that was reached (MFU).
 
     Returns
     -------
     Outcome
-        `result`: a layer's parameters, MACs and cache bytes. `measured`: seconds with the bootstrap interval of their
-        median, ratios to `reference` paired by round, a metered round's cost, the errors. `context`: kernels.
+        `result`: what follows from shapes. `measured`: see :func:`_measured`, and the errors of those that fell out.
+        `context`: the kernels that really ran.
+
+    Raises
+    ------
+    CellFailed
+        None of them could run.
     """
-    runners = {name: _Runner(layer, [], []) for name, layer in layers.items()}
-    names = list(runners)
-    for number in range(WARM_UP + rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:  # no layer always runs after the same one
-            _round(runners[name], x_BTC, timed=number >= WARM_UP)
-        if note is not None:
-            note(f"{x_BTC.shape[1]:,} tokens, round {number + 1} of {WARM_UP + rounds}", number / (WARM_UP + rounds))
-    for runner in runners.values():
-        _try(runner, lambda one: _meter(one, x_BTC))
-    batch, tokens = x_BTC.shape[:2]
-    result = {name: _facts(layer, batch, tokens) for name, layer in layers.items()}
-    base = runners.get(reference)
-    measured = {
-        name: _measured(runner, None if base is None or base.error else base)
-        for name, runner in runners.items()
-        if runner.error is None
-    }
-    failed = {name: runner.error for name, runner in runners.items() if runner.error is not None}
+    failed = {racer.name: racer.error for racer in racers if racer.error is not None}
+    if len(failed) == len(racers):
+        raise CellFailed("no mechanism could run: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
+    base = next((racer for racer in racers if racer.name == reference and racer.error is None), None)
     return Outcome(
-        {"mechanisms": result, "reference": reference},
-        {"mechanisms": measured, "failed": failed},
-        {"kernels": {name: runner.kernel for name, runner in runners.items()}},
+        {"mechanisms": {r.name: r.first["facts"] for r in racers if r.first is not None}, "reference": reference},
+        {
+            "mechanisms": {r.name: _measured(r, base, tokens, peak) for r in racers if r.error is None},
+            "failed": failed,
+            "idle": None if idle is None else idle.as_json(),
+            "peak_flops": peak,
+        },
+        {"kernels": {racer.name: _kernel(racer) for racer in racers}},
     )
 
 
-def _round(runner: _Runner, x_BTC: Tensor, *, timed: bool) -> None:
-    def work(one: _Runner) -> None:
-        seconds = _timed(lambda: _step(one.layer, x_BTC), x_BTC.device)
-        one.kernel = one.layer.kernel
-        decode = _decode_step(one, x_BTC)
-        if timed:
-            one.seconds.append(seconds)
-            one.decode.append(decode)
-
-    _try(runner, work)
+def _kernel(racer: Racer) -> str | None:
+    """Every kernel that ran in a timed round; more than one means that the times are of a mixture."""
+    ran = list(dict.fromkeys(str(turn["kernel"]) for turn in racer.turns))
+    return " + ".join(ran) or (str(racer.first["kernel"]) if racer.first is not None else None)
 
 
-def _try(runner: _Runner, work: Callable[[_Runner], None]) -> None:
-    """One layer's failure, whatever it is, is that layer's own: it is kept and told, and the race goes on."""
-    if runner.error is not None:
-        return
-    try:
-        work(runner)
-    except Exception as problem:
-        runner.error = "".join(traceback.format_exception_only(problem)).strip()
+def _measured(racer: Racer, base: Racer | None, tokens: int, peak: float | None) -> dict[str, Json]:
+    """Of one mechanism.
 
-
-def _step(layer: Mechanism, x_BTC: Tensor) -> None:
-    layer.zero_grad(set_to_none=True)
-    inputs = x_BTC.detach().requires_grad_()
-    layer(inputs).sum().backward()
-
-
-@torch.no_grad()
-def _decode_step(runner: _Runner, x_BTC: Tensor) -> float:
-    """Seconds of one more token after all of `x_BTC`."""
-    layer = runner.layer
-    if runner.cache is None:
-        _, runner.cache = layer(x_BTC, cache=layer.new_cache(x_BTC.shape[0]))
-    return _timed(lambda: layer(x_BTC[:, :1], cache=runner.cache), x_BTC.device)
-
-
-def _timed(work: Callable[[], object], device: torch.device) -> float:
-    watch = Stopwatch(device)
-    watch.start()
-    work()
-    watch.stop()
-    return watch.seconds
-
-
-def _meter(runner: _Runner, x_BTC: Tensor) -> None:
-    with measure(energy=True, device=x_BTC.device) as cost:
-        _step(runner.layer, x_BTC)
-    runner.metered = cost.as_json()
-
-
-def _facts(layer: Mechanism, batch: int, tokens: int) -> dict[str, Json]:
-    """What follows from the layer alone; MACs of the forward pass."""
-    macs = layer.macs(batch, tokens)
-    return {
-        "parameters": sum(p.numel() for p in layer.parameters()),
-        "macs_necessary": macs.necessary,
-        "macs_executed": macs.executed,
-        "cache_bytes": layer.cache_bytes(tokens),
-        "cache_bytes_a_token": layer.cache_bytes(tokens) / tokens,
+    seconds, prefill_seconds, decode_seconds: medians over rounds; `ratio`, `prefill_ratio`, `decode_ratio`: to the
+    reference, paired by round. rounds: the seconds of each. tokens_per_second: of training steps.
+    flops_necessary, flops_executed: of a step. mfu: necessary ones a second as a share of the machine's peak.
+    peak_bytes: of the first step, above what was there. metered: see :func:`_metered`. meter_cost: metered over bare.
+    """
+    assert racer.first is not None
+    steps = _of(racer, "step")
+    facts = racer.first["facts"]
+    necessary = 2 * TRAINING * (facts["macs_linear"] + facts["macs_necessary"])
+    seconds = median_interval(steps)
+    told: dict[str, Json] = {
+        "seconds": as_json(seconds),
+        "ratio": _ratio(racer, base, "step"),
+        "rounds": steps,
+        "tokens_per_second": tokens / seconds.value,
+        "flops_necessary": necessary,
+        "flops_executed": 2 * TRAINING * (facts["macs_linear"] + facts["macs_executed"]),
+        "mfu": None if peak is None else necessary / seconds.value / peak,
+        "peak_bytes": racer.first["peak_bytes"],
+        "peak_source": racer.first["peak_source"],
     }
+    for part in ("prefill", "decode"):
+        values = _of(racer, part)
+        told[f"{part}_seconds"] = as_json(median_interval(values)) if values else None
+        told[f"{part}_ratio"] = _ratio(racer, base, part)
+        told[f"{part}_rounds"] = values
+    told["metered"] = _metered(racer.meters, tokens)
+    told["meter_cost"] = _meter_cost(racer.meters)
+    return told
 
 
-def _measured(runner: _Runner, base: _Runner | None) -> dict[str, Json]:
-    ratio = None
-    if base is not None:
-        ratio = _json(median_interval([one / two for one, two in zip(runner.seconds, base.seconds, strict=True)]))
-    return {
-        "seconds": _json(median_interval(runner.seconds)),
-        "decode_seconds": _json(median_interval(runner.decode)),
-        "ratio": ratio,
-        "rounds": runner.seconds,
-        "metered": runner.metered,
+def _of(racer: Racer, part: str) -> list[float]:
+    return [float(turn[part]) for turn in racer.turns if part in turn]
+
+
+def _ratio(racer: Racer, base: Racer | None, part: str) -> Json:
+    if base is None or not (ours := _of(racer, part)) or not (theirs := _of(base, part)):
+        return None
+    return as_json(median_interval([one / two for one, two in zip(ours, theirs, strict=True)]))
+
+
+def _metered(meters: Sequence[dict[str, Json]], tokens: int) -> Json:
+    """A step under the meter: joules and mean power as readings with their median over rounds, the rest of the last.
+
+    A reading that is missing in any round is missing.
+    """
+    if not meters:
+        return None
+    last = meters[-1]
+    told = {name: last[name] for name in last if name not in ENERGIES and name not in ("energy_parts",)}
+    for name in ENERGIES:
+        told[name] = _reading([meter[name] for meter in meters], [1 if name == "power" else m["times"] for m in meters])
+    told["joules_a_token"] = _scaled(told["energy"], tokens)
+    told["energy_parts"] = {
+        part: _reading([meter["energy_parts"][part] for meter in meters], [m["times"] for m in meters])
+        for part in last["energy_parts"]
     }
+    told["seconds"] = float(np.median([meter["seconds"] / meter["times"] for meter in meters]))
+    return told
 
 
-def _json(estimate: Estimate) -> dict[str, Json]:
+def _reading(rounds: Sequence[dict[str, Any]], times: Sequence[int]) -> dict[str, Any]:
+    lost = next((reading for reading in rounds if reading["value"] is None), None)
+    if lost is not None:
+        return {**lost, "low": None, "high": None, "n": 0}
+    found = median_interval([reading["value"] / count for reading, count in zip(rounds, times, strict=True)])
+    return {**rounds[-1], **as_json(found)}
+
+
+def _scaled(reading: dict[str, Any], tokens: int) -> dict[str, Any]:
+    shared = {name: None if reading[name] is None else reading[name] / tokens for name in ("value", "low", "high")}
+    return {**reading, **shared, "unit": "J a token"}
+
+
+def _meter_cost(meters: Sequence[dict[str, Json]]) -> Json:
+    """What the meter itself costs: seconds under it over seconds of the same work without, paired and interleaved;
+    `edges` is the time spent turning it on and off, outside the measured time, as a share of that."""
+    if not meters:
+        return None
+    pairs = [meter["seconds"] / meter["bare_seconds"] for meter in meters]
+    edges = [meter["edges_seconds"] / meter["seconds"] for meter in meters]
+    both = [[meter["bare_seconds"], meter["seconds"]] for meter in meters]
+    return {"ratio": as_json(median_interval(pairs)), "edges": float(np.median(edges)), "pairs": both}
+
+
+def as_json(estimate: Estimate) -> dict[str, Json]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
 
 

@@ -13,12 +13,13 @@ from deadweight.anatomy import anatomy
 from deadweight.data import ImageData, ImageSet, load_images
 from deadweight.errors import InputError, SurgeryError
 from deadweight.lab import Cell, Finding, Json, Outcome, Records, Workbench
-from deadweight.models import load, model_source, torch_dtype, transform
+from deadweight.models import model_source, torch_dtype, transform
 from deadweight.probes import DepthProfile, profile
 from deadweight.probes.model_facts import fingerprint
 from deadweight.report import Section
 from deadweight.studies import depth_page, depth_verdicts
-from deadweight.studies.answers import Batch, batches, predictions, to_bits, yardstick
+from deadweight.studies.answers import Batch, batches, loaded, predictions, to_bits, yardstick
+from deadweight.studies.depth_shards import FILE, merged, part, shard_cells
 from deadweight.studies.study import Study, command_line
 from deadweight.surgery import drop_blocks
 
@@ -32,6 +33,7 @@ class DepthStudy(Study):
     vision: str | None = Field(default=None, description="source of a vision transformer, e.g. file:FOLDER")
     images: str = Field(default="embedded:digits", description="source of labelled images; the held-out part is used")
     batch_size: int = Field(default=64, gt=0, description="images a forward pass")
+    shards: int = Field(default=1, gt=0, description="parts of the images, profiled side by side and merged")
     model_cell: str | None = Field(default=None, description="key of the cell whose folder holds the model to examine")
     trained: bool = Field(default=True, description="untrained weights are described but get no verdicts")
 
@@ -67,15 +69,19 @@ class DepthStudy(Study):
             "dtype": self.dtype, "trained": self.judged,
         }  # fmt: skip
         common: dict[str, Any] = {"needs": needs, "sources": sources, "version": self.version}
+        whole = Cell(self.kind, "profile", shared, seconds=2 + len(data.validation) / 100, **common)
+        shards = min(self.shards, -(-len(data.validation) // self.batch_size))
         return [
-            Cell(self.kind, "profile", shared, seconds=2 + len(data.validation) / 100, **common),
+            *(shard_cells(whole, shards) if shards > 1 else [whole]),
             Cell(self.kind, "skip", shared, seconds=2 + len(data.validation) / 20, **common),
         ]
 
     def run(self, cell: Cell, bench: Workbench) -> Outcome:
         model = self._loaded(bench).to(bench.device, torch_dtype(self.dtype))
         images = self._pictures(bench).validation
-        if cell.kind == "profile":
+        if cell.kind == "shard":
+            images = part(images, self.batch_size, cell.params["shard"], cell.params["shards"])
+        if cell.kind in ("profile", "shard"):
             return self._profile(model, images, bench)
         return self._skip(model, images, bench)
 
@@ -102,7 +108,7 @@ class DepthStudy(Study):
                 assert bench is not None  # only run() comes here without a source
                 assert self.model_cell is not None  # the validator's
                 source = f"file:{bench.folder_of(self.model_cell) / 'model'}"
-            model = load(source)
+            model = loaded(source, self.seed)
             found = anatomy(model)
             if found.kind != "vision":
                 raise InputError(
@@ -121,9 +127,14 @@ class DepthStudy(Study):
         return self._data
 
     def _profile(self, model: nn.Module, images: ImageSet, bench: Workbench) -> Outcome:
-        found = profile(model, _told(batches(images, self.batch_size), len(images), self.batch_size, bench))
+        if bench.cell.kind == "profile" and bench.cell.params.get("shards"):
+            found = merged(bench.cell, bench)
+        else:
+            found = profile(model, _told(batches(images, self.batch_size), len(images), self.batch_size, bench))
         bench.folder.mkdir(parents=True, exist_ok=True)
-        found.save(bench.folder / "profile.safetensors")
+        found.save(bench.folder / FILE)
+        if bench.cell.kind == "shard":
+            return Outcome({"n": len(images)}, context={"notes": list(found.notes)})
         found.table().to_parquet(bench.folder / "table.parquet")
         return Outcome(profile_result(found), context={"notes": list(found.notes)})
 

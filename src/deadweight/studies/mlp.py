@@ -16,11 +16,11 @@ from deadweight.errors import InputError, SurgeryError
 from deadweight.lab import Cell, Finding, Json, Outcome, Records, Workbench
 from deadweight.meters import count
 from deadweight.meters.clock import Stopwatch
-from deadweight.models import load, model_source, torch_dtype, transform
+from deadweight.models import model_source, torch_dtype, transform
 from deadweight.probes.model_facts import fingerprint
 from deadweight.report import Section
 from deadweight.studies import mlp_page, mlp_verdicts
-from deadweight.studies.answers import predictions, to_bits, yardstick
+from deadweight.studies.answers import loaded, predictions, to_bits, yardstick
 from deadweight.studies.mlp_models import Cuts, Shape, build_variant, check_trainable, fresh
 from deadweight.studies.study import Study, command_line
 from deadweight.surgery import group_mlps, save, shallow_mlps
@@ -90,8 +90,9 @@ class MlpStudy(Study):
         common: dict[str, Any] = {"sources": {"images": data.fingerprint}, "version": self.version}
         work: dict[str, Json] = {"epochs": self.epochs, "recipe": dict(self.recipe)}
         each = len(data.train) * self.epochs / 2500
+        training: dict[str, Any] = {**common, "seconds": each, "spread": True}
         grid = [
-            Cell(self.kind, "train", {"variant": name, "seed": seed, **shape, **work}, seconds=each, **common)
+            Cell(self.kind, "train", {"variant": name, "seed": seed, **shape, **work}, **training)
             for seed in (self.seed + offset for offset in self.seeds)
             for name in self.variants
         ]
@@ -146,8 +147,9 @@ class MlpStudy(Study):
             )
             watch.stop()
             scores = evaluate(model, Feed(data.validation, torch.device(bench.device)))
-        save(model.cpu(), bench.folder / "model")
-        remove_checkpoints(bench.folder / "checkpoint")
+        if bench.leads:
+            save(model.cpu(), bench.folder / "model")
+            remove_checkpoints(bench.folder / "checkpoint")
         result: dict[str, Json] = {
             "top1": curves.top1[-1],
             "top5": curves.top5[-1],
@@ -197,7 +199,7 @@ class MlpStudy(Study):
     def _examined(self) -> nn.Module:
         if self._vision is None:
             assert self.vision is not None  # only asked for with one
-            model = load(self.vision)
+            model = loaded(self.vision, self.seed)
             parts = anatomy(model)
             if parts.kind != "vision" or parts.head is None or isinstance(parts.head, nn.Identity):
                 raise InputError(

@@ -12,10 +12,11 @@ import yaml
 from pydantic import ValidationError
 
 from deadweight.errors import InputError
-from deadweight.lab import Findings, Observer, Records, Store, run_cells, write_atomically
+from deadweight.lab import Engine, Findings, Observer, Records, Store, run_cells, write_atomically
 from deadweight.lab.engines import EXECUTORS
 from deadweight.lab.executor import InProcess
 from deadweight.lab.limits import Limits
+from deadweight.lab.ranks import Leader, follow, leads, started_together
 from deadweight.lab.tally import orphans
 from deadweight.models import pick_device
 from deadweight.registry import did_you_mean
@@ -146,10 +147,18 @@ def run(
     """
     limits = Limits(jobs, timeout, memory, retries, address, cpus, gpus)
     engine = EXECUTORS.get(executor)(limits)
+    if started_together() > 1:
+        engine = _together(engine)
     name = run_name(study)
     todo = load_study(study)
     planned = plan(todo)
     store = Store(out if out is not None else Path("runs") / name)
+    if not leads():
+        try:
+            follow(planned.cells, todo.run, store.folder, str(pick_device(todo.device)))
+        finally:
+            todo.close()
+        return collect(todo, planned, store)
     store.prepare()
     resolved = {"study": todo.kind, **todo.model_dump(mode="json")}
     write_atomically(store.folder / "study.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
@@ -164,7 +173,20 @@ def run(
         )  # fmt: skip
     finally:
         todo.close()
+        if isinstance(engine, Leader):
+            engine.close()
     return tell(todo, planned, store)
+
+
+def _together(engine: Engine) -> Engine:
+    """The engine of the first of several processes that a launcher started."""
+    if not isinstance(engine, InProcess):
+        raise InputError(
+            "processes that were started together (torchrun, accelerate launch) and limits or an executor of cells",
+            expected="one or the other: the launcher's processes share each training cell, one cell after another",
+            cure="leave out --executor, --jobs, --timeout and --memory, or start without the launcher",
+        )
+    return Leader()
 
 
 def run_name(study: str | os.PathLike[str] | Study) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,13 @@ class Inputs:
         return example.numel() if example.dim() == 2 else example[:, 0].numel() // 256
 
     @property
+    def tokens_in(self) -> Tensor:
+        """(B, T) the token ids of a batch of sequences."""
+        found = self.kwargs.get("input_ids", self.args[0] if self.args else None)
+        assert isinstance(found, Tensor)
+        return found
+
+    @property
     def mask(self) -> Tensor | None:
         """(B, T) which tokens count, where the inputs say so."""
         found = self.kwargs.get("attention_mask")
@@ -41,12 +48,40 @@ class Inputs:
 
     def first(self) -> Inputs:
         """The first item alone."""
+        return self.take(slice(1))
+
+    def take(self, which: slice | Sequence[int]) -> Inputs:
+        """Some of the items."""
         size = self.items
         kwargs = {
-            name: value[:1] if isinstance(value, Tensor) and value.dim() and value.shape[0] == size else value
+            name: value[which] if isinstance(value, Tensor) and value.dim() and value.shape[0] == size else value
             for name, value in self.kwargs.items()
         }
-        return Inputs(tuple(value[:1] for value in self.args), kwargs)
+        return Inputs(tuple(value[which] for value in self.args), kwargs)
+
+    def joins(self, other: Inputs) -> bool:
+        """Whether the items of `other` can be put beside these in one batch."""
+        if self.kwargs.keys() != other.kwargs.keys() or len(self.args) != len(other.args):
+            return False
+        mine = [*self.args, *self.kwargs.values()]
+        return all(
+            one.shape[1:] == two.shape[1:] if isinstance(one, Tensor) and isinstance(two, Tensor) else one is two
+            for one, two in zip(mine, [*other.args, *other.kwargs.values()], strict=True)
+        )
+
+    def joined(self, others: Sequence[Inputs]) -> Inputs:
+        """One batch of these items and those of `others`."""
+        if not others:
+            return self
+        size = self.items
+        args = tuple(torch.cat(list(column)) for column in zip(self.args, *(o.args for o in others), strict=True))
+        kwargs = {
+            name: torch.cat([value, *(other.kwargs[name] for other in others)])
+            if isinstance(value, Tensor) and value.dim() and value.shape[0] == size
+            else value
+            for name, value in self.kwargs.items()
+        }
+        return Inputs(args, kwargs)
 
     def call(self, model: nn.Module) -> Any:
         """Run `model` on the batch."""
@@ -87,10 +122,12 @@ def calibration(model: nn.Module, batches: Iterable[Any] | None, what: str) -> l
 
 
 def _ready(model: nn.Module, batch: Any, number: int) -> Inputs:
+    if isinstance(batch, Inputs):
+        return batch
     given: Any = batch
     while isinstance(given, (tuple, list)) and given:
         given = given[0]
-    weight = next(model.parameters())
+    weight = next(model.parameters(), torch.empty(0))
 
     def moved(value: Any) -> Any:
         if not isinstance(value, Tensor):

@@ -55,21 +55,32 @@ class Walk:
     def enter(self, inputs: Inputs, index: int, after: Tensor | None = None) -> Call:
         """The call of block `index` on a batch, where the block before it returned the stream `after`."""
 
+        def reached(*args: Any, **kwargs: Any) -> Any:
+            raise _Reached(Call(args, kwargs))
+
+        try:
+            with _forwards({**self._stand_ins(index, after), self.blocks[index].module: reached}):
+                inputs.call(self.model)
+        except _Reached as found:
+            return found.call
+        raise SurgeryError(f"block {index} ({self.blocks[index].path}) was not reached", expected="blocks run in order")
+
+    def resume(self, inputs: Inputs, index: int, after: Tensor | None) -> Any:
+        """What the model returns for a batch whose stream is `after` once block `index` − 1 has run (None for 0)."""
+        with _forwards(self._stand_ins(index, after)):
+            return inputs.call(self.model)
+
+    def _stand_ins(self, index: int, after: Tensor | None) -> dict[nn.Module, Callable[..., Any]]:
+        """For the blocks before `index`: each lets its stream through, the last one gives `after`."""
+
         def stand_in(number: int) -> Callable[..., Any]:
             def forward(*args: Any, **kwargs: Any) -> Any:
-                call = Call(args, kwargs)
-                if number == index:
-                    raise _Reached(call)
-                return self._shaped(number, after if number == index - 1 and after is not None else call.stream)
+                given = number == index - 1 and after is not None
+                return self._shaped(number, after if given else Call(args, kwargs).stream)  # type: ignore[arg-type]
 
             return forward
 
-        try:
-            with _forwards({block.module: stand_in(block.index) for block in self.blocks[: index + 1]}):
-                inputs.call(self.model)
-        except _Reached as reached:
-            return reached.call
-        raise SurgeryError(f"block {index} ({self.blocks[index].path}) was not reached", expected="blocks run in order")
+        return {block.module: stand_in(block.index) for block in self.blocks[:index]}
 
     def run(self, index: int, call: Call) -> Tensor:
         """The residual stream after block `index`."""

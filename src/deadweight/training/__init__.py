@@ -7,6 +7,7 @@ from deadweight.training.feed import Feed
 from deadweight.training.language import LanguageRun, held_out_losses, train_language
 from deadweight.training.loop import Diverged, train
 from deadweight.training.recipe import Recipe
+from deadweight.training.sharing import sharing_groups
 from deadweight.training.threads import suitable_threads
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "evaluate",
     "held_out_losses",
     "remove_checkpoints",
+    "sharing_groups",
     "suitable_threads",
     "train",
     "train_language",

@@ -1,4 +1,4 @@
-"""Checkpoints at epoch boundaries: weights as safetensors, the optimizer's state as plain tensors."""
+"""Checkpoints at any step: weights as safetensors, the optimizer's state as plain tensors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +18,50 @@ from torch import Tensor, nn
 from deadweight.errors import MachineError
 from deadweight.training.curves import Curves
 
-_PREFIX = "epoch-"
+_PREFIX = "step-"
 
 
-def write_checkpoint(
-    folder: Path,
-    epoch: int,
-    *,
-    identity: str,
-    curves: Curves,
-    models: dict[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Write the state after `epoch` epochs; older checkpoints go once it stands.
+@dataclass
+class Progress:
+    """How far a run is: updates done, losses of the updates of the epoch under way, curves of the epochs done."""
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    curves: Curves = field(default_factory=Curves)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint holds beside the progress. `scaler`: of fp16's loss, None without."""
+
+    models: dict[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    scaler: Any = None
+
+    def finite(self) -> bool:
+        """Whether every weight is a number: a step whose loss was finite may still have spoilt them."""
+        return all(bool(tensor.isfinite().all()) for model in self.models.values() for _, tensor in _unique(model))
+
+
+def write_checkpoint(folder: Path, state: State, progress: Progress, *, identity: str) -> None:
+    """Write the state after `progress.step` updates; older checkpoints go once it stands.
 
     `identity` says what is trained on what: a checkpoint of anything else is not resumed from.
     """
-    target = folder / f"{_PREFIX}{epoch:05d}"
+    target = folder / f"{_PREFIX}{progress.step:09d}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
-        save_file(_weights(models), fresh / "weights.safetensors")
-        torch.save(optimizer.state_dict(), fresh / "optimizer.pt")
-        progress = {"identity": identity, "epoch": epoch, "curves": curves.as_json()}
-        (fresh / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
+        save_file(_weights(state.models), fresh / "weights.safetensors")
+        scaler = None if state.scaler is None else state.scaler.state_dict()
+        torch.save({"optimizer": state.optimizer.state_dict(), "scaler": scaler}, fresh / "optimizer.pt")
+        told = {
+            "identity": identity,
+            "step": progress.step,
+            "losses": progress.losses,
+            "curves": progress.curves.as_json(),
+        }
+        (fresh / "progress.json").write_text(json.dumps(told), encoding="utf-8")
         for path in fresh.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -56,23 +77,23 @@ def write_checkpoint(
         ) from problem
 
 
-def read_checkpoint(
-    folder: Path, *, identity: str, models: dict[str, nn.Module], optimizer: torch.optim.Optimizer
-) -> tuple[int, Curves]:
-    """Restore the latest checkpoint of `identity`: (epochs done, curves); (0, empty) where there is none."""
+def read_checkpoint(folder: Path, state: State, *, identity: str) -> Progress:
+    """Restore the latest checkpoint of `identity`; an empty progress where there is none."""
     for path in sorted(folder.glob(f"{_PREFIX}*"), reverse=True):
-        progress: dict[str, Any] = json.loads((path / "progress.json").read_text(encoding="utf-8"))
-        if progress["identity"] != identity:
+        told: dict[str, Any] = json.loads((path / "progress.json").read_text(encoding="utf-8"))
+        if told["identity"] != identity:
             continue
         weights = load_file(path / "weights.safetensors")
-        for name, model in models.items():
-            own = dict(_unique(model))
+        for name, model in state.models.items():
             with torch.no_grad():
-                for key, tensor in own.items():
+                for key, tensor in _unique(model):
                     tensor.copy_(weights[f"{name}.{key}"])
-        optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
-        return int(progress["epoch"]), Curves.from_json(progress["curves"])
-    return 0, Curves()
+        kept = torch.load(path / "optimizer.pt", weights_only=True)
+        state.optimizer.load_state_dict(kept["optimizer"])
+        if state.scaler is not None and kept["scaler"] is not None:
+            state.scaler.load_state_dict(kept["scaler"])
+        return Progress(int(told["step"]), told["losses"], Curves.from_json(told["curves"]))
+    return Progress()
 
 
 def remove_checkpoints(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,12 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Curves:
-    """One value an epoch; accuracies are shares of the held-out images. `ema_top1` is empty without an EMA."""
+    """One value an epoch; accuracies are shares of the held-out images, losses nats. `ema_…` is empty without one."""
 
     train_loss: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
     top1: list[float] = field(default_factory=list)
     top5: list[float] = field(default_factory=list)
+    ema_loss: list[float] = field(default_factory=list)
     ema_top1: list[float] = field(default_factory=list)
+    ema_top5: list[float] = field(default_factory=list)
+    lr: list[float] = field(default_factory=list)
 
     @property
     def peak_epoch(self) -> int:
@@ -27,6 +33,10 @@ class Curves:
     def degradation(self) -> float:
         """Δ(peak→final) of arXiv 2512.01059: best top-1 minus the last."""
         return max(self.top1) - self.top1[-1]
+
+    def latest(self) -> dict[str, float]:
+        """The values of the last epoch by name."""
+        return {name: values[-1] for name, values in asdict(self).items() if values}
 
     def as_json(self) -> dict[str, list[float]]:
         return asdict(self)
@@ -41,3 +51,10 @@ class Curves:
 
         columns: dict[str, Any] = {name: values for name, values in self.as_json().items() if values}
         return pd.DataFrame({"epoch": range(1, len(self.top1) + 1), **columns})
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """The table as a parquet file; it takes the place of an older one whole."""
+        target = Path(path)
+        fresh = target.with_name(f".{target.name}.writing")
+        self.table().to_parquet(fresh, index=False)
+        os.replace(fresh, target)

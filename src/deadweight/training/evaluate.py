@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,12 @@ from deadweight.training.feed import Feed, chunked
 
 @dataclass(frozen=True)
 class Scores:
-    """Per held-out image, in the order of the data: the predicted class, its rightness, the label among five."""
+    """Per held-out image, in the data's order: the class predicted, its rightness, the label among five, −log p."""
 
     predicted: Tensor
     correct: Tensor
     among_five: Tensor
+    losses: Tensor
 
     @property
     def top1(self) -> float:
@@ -26,6 +28,11 @@ class Scores:
     @property
     def top5(self) -> float:
         return float(self.among_five.double().mean())
+
+    @property
+    def loss(self) -> float:
+        """Cross-entropy in nats an image."""
+        return float(self.losses.double().mean())
 
 
 def logits_of(output: object) -> Tensor:
@@ -37,17 +44,27 @@ def logits_of(output: object) -> Tensor:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, feed: Feed, *, batch_size: int = 512) -> Scores:
-    """Score `model` in eval mode; it is left in the mode it was in."""
+def evaluate(model: nn.Module, feed: Feed, *, batch_size: int = 512, accelerator: Any = None) -> Scores:
+    """Score `model` in eval mode; it is left in the mode it was in.
+
+    With an ``Accelerator`` of several processes each scores its share, and all get the scores of all images.
+    """
     was = model.training
     model.eval()
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    batches: Iterable[tuple[Tensor, Tensor]] = feed.batches(chunked(torch.arange(len(feed)), batch_size))
+    processes, rank = (1, 0) if accelerator is None else (accelerator.num_processes, accelerator.process_index)
+    each = -(-len(feed) // processes)
+    mine = torch.arange(rank * each, (rank + 1) * each).clamp(max=len(feed) - 1)  # the last one's share may be padded
+    parts: list[tuple[Tensor, ...]] = []
+    batches: Iterable[tuple[Tensor, Tensor]] = feed.batches(chunked(mine, batch_size))
     for images, labels in batches:
-        logits_BC = logits_of(model(images))
+        logits_BC = logits_of(model(images)).float()
         best = logits_BC.topk(min(5, logits_BC.shape[1]), dim=1).indices
         hits = best == labels[:, None]
-        parts.append((best[:, 0], hits[:, 0], hits.any(dim=1)))
+        losses = nn.functional.cross_entropy(logits_BC, labels, reduction="none")
+        parts.append((best[:, 0], hits[:, 0], hits.any(dim=1), losses))
     model.train(was)
-    predicted, correct, among_five = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
-    return Scores(predicted, correct, among_five)
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    if processes > 1:
+        columns = [accelerator.gather(column) for column in columns]
+    predicted, correct, among_five, losses = (column[: len(feed)].cpu() for column in columns)
+    return Scores(predicted, correct, among_five, losses)

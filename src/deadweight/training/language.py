@@ -26,10 +26,12 @@ class LanguageRun:
 
     losses:  of each step's batch, before the step.
     windows: mean loss of each held-out window after the last step; the same windows for every model and seed.
+    curve:   (steps done, mean loss of a few held-out windows) on the way and at the end; empty with one check.
     """
 
     losses: tuple[float, ...]
     windows: tuple[float, ...]
+    curve: tuple[tuple[int, float], ...] = ()
 
     @property
     def held_out(self) -> float:
@@ -47,6 +49,7 @@ def train_language(
     lr: float = 1e-3,
     seed: int = 0,
     windows: int = VALIDATION_WINDOWS,
+    checks: int = 1,
     note: Callable[[str, float], None] | None = None,
 ) -> LanguageRun:
     """Train `model` in place to predict the next token, then measure it on held-out windows.
@@ -60,6 +63,9 @@ def train_language(
         Called as ``model(tokens_BT, targets_BT) -> (logits, loss)``.
     train, validation:
         Vectors of token numbers, any integer type.
+    checks:
+        How often held-out loss is looked at, evenly, the last time at the end; on the way on at most eight windows.
+        Looking changes nothing: the same losses with any number of checks.
     note:
         Told ``(text, share done)`` now and then.
 
@@ -70,21 +76,40 @@ def train_language(
     """
     _check(train, validation, steps=steps, batch=batch, length=length, windows=windows)
     device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(_decayed(model), lr=lr, betas=BETAS, fused=device.type in ("cpu", "cuda"))
+    optimizer = language_optimizer(model, lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
     losses: list[float] = []
+    curve: list[tuple[int, float]] = []
+    looks = set(torch.linspace(0, steps, checks + 1).long()[1:].tolist()) if checks > 1 else set()
     model.train()
-    for step, (inputs, targets) in enumerate(batches(train, steps=steps, batch=batch, length=length, seed=seed)):
-        _, loss = model(inputs.to(device), targets.to(device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
+    for step, (inputs, targets) in enumerate(batches(train, steps=steps, batch=batch, length=length, seed=seed), 1):
+        losses.append(language_step(model, optimizer, inputs.to(device), targets.to(device)).item())
         schedule.step()
-        losses.append(loss.item())
-        if note is not None and step % 10 == 9:
-            note(f"step {step + 1} of {steps}, loss {losses[-1]:.2f}", (step + 1) / steps)
-    return LanguageRun(tuple(losses), tuple(held_out_losses(model, validation, length=length, windows=windows)))
+        if step in looks:
+            some = held_out_losses(model, validation, length=length, windows=min(windows, VALIDATION_BATCH))
+            curve.append((step, math.fsum(some) / len(some)))
+            model.train()
+        if note is not None and step % 10 == 0:
+            note(f"step {step} of {steps}, loss {losses[-1]:.2f}", step / steps)
+    final = held_out_losses(model, validation, length=length, windows=windows)
+    return LanguageRun(tuple(losses), tuple(final), tuple(curve))
+
+
+def language_optimizer(model: nn.Module, *, lr: float) -> torch.optim.Optimizer:
+    """AdamW with decay on matrices only."""
+    fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(_decayed(model), lr=lr, betas=BETAS, fused=fused)
+
+
+def language_step(model: nn.Module, optimizer: torch.optim.Optimizer, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    """One training step, gradients cut to norm 1; the loss before it."""
+    _, loss = model(inputs_BT, targets_BT)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+    optimizer.step()
+    before: Tensor = loss.detach()
+    return before
 
 
 def rate(step: int, steps: int) -> float:

@@ -1,0 +1,34 @@
+"""The charts of a compression."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deadweight.errors import InputError
+from deadweight.report import charts
+
+if TYPE_CHECKING:
+    from altair import LayerChart
+
+    from deadweight.compression.report import Compression
+
+_TITLES = {"parameters": "parameters (millions)", "macs": "multiply-accumulates of one item (billions)"}
+
+
+def front(compression: Compression, against: str = "parameters") -> LayerChart:
+    """What each size is expected to lose, and what the plans that were tried did lose."""
+    if against not in _TITLES:
+        raise InputError(f"a front against {against!r}", expected="parameters or macs")
+    frame = compression.pareto()
+    scale = 1e6 if against == "parameters" else 1e9
+    frame[against] = frame[against] / scale
+    return charts.scatter(
+        frame, against, "loss", color="kind", x_title=_TITLES[against], y_title=f"loss: {compression.unit}"
+    )
+
+
+def widths(compression: Compression) -> LayerChart:
+    """What each block's MLP is expected to lose with half of its units: where the parameters are needed."""
+    frame = compression.allocation()
+    frame = frame[frame["half"].notna()].assign(block=[str(number) for number in frame[frame["half"].notna()]["block"]])
+    return charts.bars_with_intervals(frame, "block", "half", title=f"loss at half width: {compression.unit}")

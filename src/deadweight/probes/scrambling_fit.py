@@ -1,0 +1,219 @@
+"""From moments to R²: two ridge probes a row, each fitted on one fold of the images and tried on the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from deadweight.probes.probe import MomentProbe, R2s
+from deadweight.probes.scrambling import FOLDS, ScramblingMoments
+from deadweight.probes.triangles import Floats, unpacked
+
+RIDGE = 1e-3
+_CONSTANT = 1e-6  # a spread this small beside the mean is the rounding of a float32 constant
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The moments of one fold at one row; D inputs a token, P = 2D (m, c) or D an image, E outputs.
+
+    tokens, images:   N an image, and how many images.
+    within, cross:    (D, D), (D, E) of tokens about their image's mean.
+    mean:             (P,) of images; between, reach: (P, P), (P, E) about it.
+    output_mean:      (E,) of the embeddings; output_within, output_between: their squares, summed over E.
+    """
+
+    tokens: int
+    images: float
+    within: Floats
+    cross: Floats
+    mean: Floats
+    between: Floats
+    reach: Floats
+    output_mean: Floats
+    output_within: float
+    output_between: float
+
+    @property
+    def total(self) -> float:
+        """Tokens in the fold."""
+        return self.images * self.tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A linear prediction of E about its centre (`mean`, `output_mean`): (D, E) for ζ and (P, E) for (m, c)."""
+
+    by_token: Floats
+    by_image: Floats
+    mean: Floats
+    output_mean: Floats
+
+
+def r2_of(moments: ScramblingMoments, row: int) -> R2s:
+    """Held-out R² of the token alone and of token, others' mean and CLS together.
+
+    Cross-fitted: 1 − Σ squared error / Σ squared deviation from the training fold's mean, sums over tokens, outputs and
+    both folds. Not clipped. NaN where either fold is empty or an image has fewer than two tokens.
+    """
+    if str(row) not in moments.means or moments.tokens < 2 or not moments.images.all():
+        return R2s(float("nan"), float("nan"))
+    sides = [_side(moments, row, fold) for fold in range(FOLDS)]
+    errors, total = np.zeros(2), 0.0
+    for train, test in (sides, sides[::-1]):
+        errors += [squared_error(fit(train), test) for fit in (fit_self, fit_all)]
+        apart = test.output_mean - train.output_mean
+        total += test.output_within + test.tokens * (test.output_between + test.images * float(apart @ apart))
+    if total <= 0:
+        return R2s(float("nan"), float("nan"))
+    return R2s(*(float(value) for value in 1 - errors / total))
+
+
+def squared_error(fitted: Predictor, test: Side) -> float:
+    """Σ ‖E − Ê‖² over the tokens of a fold, from its moments."""
+    inside = _error(fitted.by_token, test.within, test.cross, test.output_within)
+    apart_P, apart_E = test.mean - fitted.mean, test.output_mean - fitted.output_mean
+    offset_E = apart_E - apart_P @ fitted.by_image
+    outside = _error(fitted.by_image, test.between, test.reach, test.output_between)
+    return inside + test.tokens * (outside + test.images * float(offset_E @ offset_E))
+
+
+def _error(weights: Floats, inputs: Floats, cross: Floats, outputs: float) -> float:
+    return outputs + float(np.vdot(weights, inputs @ weights - 2 * cross))
+
+
+def fit_self(side: Side) -> Predictor:
+    """Ridge from a token to its own embedding; inputs standardised, λ = 1e-3 · tr(G)/D, intercept unpenalised."""
+    width, n = len(side.within), side.tokens
+    square = side.within + n * side.between[:width, :width]
+    inverse = _inverse_spread(square.diagonal() / side.total, side.mean[:width])
+    gram = square * (inverse[:, None] * inverse / side.total)
+    cross = (side.cross + n * side.reach[:width]) * (inverse[:, None] / side.total)
+    weights = inverse[:, None] * _solve(gram, cross, RIDGE * gram.trace() / width)
+    image = np.zeros_like(side.reach)
+    image[:width] = weights
+    return Predictor(weights, image, side.mean, side.output_mean)
+
+
+def fit_all(side: Side) -> Predictor:
+    """Ridge from a token, the mean of the other patch tokens and CLS (where there is one); penalised alike.
+
+    The inputs are linear in ζ and in (m, c). Where the images are fewer than D, their part has low rank and the ridge
+    system of up to 3D unknowns comes down to one of D and one of as many as there are images (Woodbury).
+    """
+    width, n = len(side.within), side.tokens
+    others = -1 / (n - 1)
+    inside, outside = side.within.diagonal(), n * side.between.diagonal()
+    spread = np.concatenate([inside, others**2 * inside, np.zeros(len(outside) - width)])
+    spread += np.concatenate([outside[:width], outside])
+    mean = np.concatenate([side.mean[:width], side.mean])
+    inverse = _inverse_spread(spread / side.total, mean)
+    penalty = RIDGE * float((spread * inverse**2).sum()) / side.total / len(inverse)
+    token = np.stack([inverse[:width], others * inverse[width : 2 * width]])  # what ζ adds to the scaled inputs
+    own = token[:, :, None] * side.cross + n * inverse[: 2 * width].reshape(2, width, 1) * side.reach[:width]
+    cross = np.concatenate([own.reshape(2 * width, -1), n * inverse[2 * width :, None] * side.reach[width:]])
+    cross /= side.total
+    factor_PR = _factor(side.between, side.images)
+    if factor_PR is None:
+        solved = _solve(_gram(side, inverse, token), cross, penalty)
+    else:
+        images = inverse[:, None] * np.concatenate([factor_PR[:width], factor_PR]) * np.sqrt(n / side.total)
+        solved = _solve_split(side.within / side.total, token, images, cross, penalty)
+    weights = inverse[:, None] * solved
+    first, second = weights[:width], weights[width : 2 * width]
+    image = np.concatenate([first + second, weights[2 * width :]])
+    return Predictor(first + others * second, image, side.mean, side.output_mean)
+
+
+def _gram(side: Side, inverse: Floats, token: Floats) -> Floats:
+    """Gram matrix of the standardised inputs: token, others' mean, CLS."""
+    width, n = len(side.within), side.tokens
+    places = np.concatenate([np.arange(width), np.arange(len(side.between))])
+    gram = n * side.between[np.ix_(places, places)] * (inverse[:, None] * inverse)
+    for i in range(2):
+        for j in range(2):
+            block = gram[i * width : (i + 1) * width, j * width : (j + 1) * width]
+            block += side.within * (token[i][:, None] * token[j])
+    found: Floats = gram / side.total
+    return found
+
+
+def _factor(between: Floats, images: float) -> Floats | None:
+    """(P, R) whose product with itself is the images' scatter, by pivoted Cholesky; None where it has no low rank."""
+    width = len(between)
+    if images - 1 >= width // 2:
+        return None
+    scale = np.sqrt(between.diagonal())
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+    lower, pivots, rank, _ = linalg.lapack.dpstrf(between * (inverse[:, None] * inverse), tol=1e-13, lower=1)
+    factor = np.zeros((width, rank))
+    factor[pivots - 1] = np.tril(lower)[:, :rank]
+    scaled: Floats = scale[:, None] * factor
+    return scaled
+
+
+def _solve_split(within: Floats, token: Floats, images_KR: Floats, cross_KE: Floats, penalty: float) -> Floats:
+    """(T within Tᵀ + F Fᵀ + λ)⁻¹ cross, T the two diagonals of `token` one above the other, F = `images_KR`."""
+    width = len(within)
+    length = np.sqrt(np.square(token).sum(0))
+    basis = np.divide(token, length, out=np.zeros_like(token), where=length > 0)
+    small = within * (length[:, None] * length)
+    small[np.diag_indices(width)] += penalty
+    held = linalg.cho_factor(small, lower=True, overwrite_a=True, check_finite=False)
+    right = np.concatenate([images_KR, cross_KE], 1)
+    along = (basis[:, :, None] * right[: 2 * width].reshape(2, width, -1)).sum(0)
+    turned = linalg.cho_solve(held, along, check_finite=False) - along / penalty
+    solved = right / penalty
+    solved[: 2 * width] += (basis[:, :, None] * turned).reshape(2 * width, -1)
+    rank = images_KR.shape[1]
+    of_images, of_cross = solved[:, :rank], solved[:, rank:]
+    inner = images_KR.T @ of_images
+    inner[np.diag_indices(rank)] += 1
+    found: Floats = of_cross - of_images @ linalg.solve(
+        inner, images_KR.T @ of_cross, assume_a="pos", check_finite=False
+    )
+    return found
+
+
+def _solve(gram: Floats, cross: Floats, penalty: float) -> Floats:
+    if penalty <= 0:
+        return np.zeros_like(cross)
+    gram[np.diag_indices(len(gram))] += penalty
+    held = linalg.cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+    solved: Floats = linalg.cho_solve(held, cross, check_finite=False)
+    return solved
+
+
+def _inverse_spread(variance: Floats, mean: Floats) -> Floats:
+    """1/s.d. of each input, 0 for those that are constant to float32's rounding."""
+    spread = np.sqrt(np.maximum(variance, 0))
+    return np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > _CONSTANT * np.abs(mean))
+
+
+def _side(moments: ScramblingMoments, row: int, fold: int) -> Side:
+    name = str(row)
+    cross, mean = moments.sums[f"cross.{name}"][fold], moments.means[name][fold]
+    return Side(
+        moments.tokens,
+        float(moments.images[fold]),
+        unpacked(moments.sums[f"within.{name}"][fold], len(cross)),
+        cross,
+        mean,
+        unpacked(moments.spread[f"between.{name}"][fold], len(mean)),
+        moments.spread[f"reach.{name}"][fold],
+        moments.means["E"][fold],
+        float(moments.sums["within.E"][fold]),
+        float(moments.spread["between.E"][fold]),
+    )
+
+
+R2_SELF = MomentProbe("r2_self", "held-out R² of a ridge from a patch token to its own embedding", lambda it: it.own)
+R2_ALL = MomentProbe(
+    "r2_all", "the same from the token, the mean of the other patch tokens and CLS", lambda it: it.everything
+)
+ISI = MomentProbe(
+    "isi", "scrambling: how much of a token's embedding only the other tokens hold, r2_all − r2_self",
+    lambda it: it.everything - it.own,
+)  # fmt: skip
