@@ -1,4 +1,4 @@
-"""Secrets are never written: not into records, attempts, logs or errors."""
+"""What may be told: no secret in records, attempts, logs or errors, and nothing that commands a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_NAMES = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIAL)S?(_|$)", re.IGNORECASE)
+_NAMES = re.compile(
+    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|API_?KEY|ACCESS_KEY|CREDENTIAL)S?(_|$)|KEY$", re.IGNORECASE
+)
 _SHAPES = re.compile(
     r"hf_[A-Za-z0-9]{20,}"  # Hugging Face
     r"|sk-[A-Za-z0-9_-]{20,}"  # OpenAI, Anthropic
@@ -52,6 +54,11 @@ def hidden(value: Any) -> Any:
 def holds_secret(text: str) -> bool:
     """Whether `text` holds something that must not be written down."""
     return hide(text) != text
+
+
+def printable(text: str) -> str:
+    """`text` without what would move a terminal's cursor, ring it or hide words in it."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 def _values() -> list[str]:

@@ -16,12 +16,13 @@ def cells(count, pause=0.0, **more):
     made = []
     for number in range(count):
         needs = (made[-1].key,) if number % 2 else ()
-        made.append(Cell("toy", "square", {"number": number, "pause": pause, **more}, needs=needs, seconds=pause))
+        made.append(Cell("toy", "square", {**more, "number": number, "pause": pause}, needs=needs, seconds=pause))
     return made
 
 
-def one(number, what=None, **more):
-    return Cell("toy", "square", {"number": number, "what": what}, **more)
+def one(number, what=None, name="", **more):
+    named = {"name": name} if name else {}
+    return Cell("toy", "square", {**named, "number": number, "what": what}, **more)
 
 
 def work(cell, bench):

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
-from types import FrameType
+import traceback
+from types import FrameType, TracebackType
 
 from cyclopts import CycloptsError
 from rich.console import Console
 
-from deadweight.cli import looking, recommend, runs, studies  # each adds its verbs to the application
+from deadweight.cli import compress, looking, recommend, runs, studies  # each adds its verbs to the application
 from deadweight.cli.app import app
 from deadweight.errors import DeadweightError
 
-__all__ = ["app", "looking", "main", "recommend", "runs", "studies"]
+__all__ = ["app", "compress", "looking", "main", "recommend", "runs", "studies"]
 
 
 def _complain(problem: DeadweightError) -> int:
-    from deadweight.secrets import hide
+    from deadweight.secrets import hide, printable
 
     console = Console(stderr=True)
     console.print("error: ", style="bold red", end="")
-    console.print(hide(str(problem)), markup=False, highlight=False, soft_wrap=True)
+    said = "\n".join(printable(line) for line in hide(str(problem)).split("\n"))
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
     return problem.exit_code
+
+
+def _told_without_secrets(kind: type[BaseException], problem: BaseException, trace: TracebackType | None) -> None:
+    """A crash, as Python tells it, without what must not be told."""
+    from deadweight.secrets import hide
+
+    sys.stderr.write(hide("".join(traceback.format_exception(kind, problem, trace))))
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
@@ -37,6 +47,9 @@ def main(arguments: list[str] | None = None) -> None:
     # whenever something else ran; threads that sleep cost a few per cent on an idle machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminated)
+    sys.excepthook = _told_without_secrets
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(arguments, exit_on_error=False, result_action="return_value")
     except CycloptsError:

@@ -136,8 +136,8 @@ def _standing_json(standing: Standing) -> dict[str, object]:
 
 
 def _print_standing(standing: Standing) -> None:
-    from deadweight.lab.cell import printable
     from deadweight.lab.tally import STATES, spoken
+    from deadweight.secrets import printable
 
     console = Console()
     table = Table(box=None, pad_edge=False)
@@ -145,7 +145,7 @@ def _print_standing(standing: Standing) -> None:
     for state in STATES:
         table.add_column(state, justify="right")
     for study, counts in standing.tally.counts().items():
-        table.add_row(Text(study), *(str(counts[state]) for state in STATES))
+        table.add_row(Text(printable(study)), *(str(counts[state]) for state in STATES))
     console.print(table)
     left = standing.tally.seconds_left()
     if left:
@@ -162,6 +162,8 @@ def _print_standing(standing: Standing) -> None:
 
 
 def _print_comparison(found: Comparison) -> None:
+    from deadweight.secrets import printable
+
     console = Console()
     table = Table(box=None, pad_edge=False)
     for name in ("finding", "first", "second", "difference", "95 % interval", "verdict"):
@@ -173,11 +175,11 @@ def _print_comparison(found: Comparison) -> None:
             f"{_number(change.difference, '+')} {change.unit}" if change.difference is not None else "–",
             f"{_number(change.low, '+')} … {_number(change.high, '+')}" if change.low is not None else "–", verdict,
         )  # fmt: skip
-        table.add_row(*map(Text, row), style="bold" if change.moved else "")
+        table.add_row(*(Text(printable(part)) for part in row), style="bold" if change.moved else "")
     console.print(table)
     for side, names in (("first", found.only_first), ("second", found.only_second)):
         for name in names:
-            console.print(f"only in the {side}: {name}", markup=False, highlight=False)
+            console.print(f"only in the {side}: {printable(name)}", markup=False, highlight=False)
     console.print(
         f"cells in both: {found.same} with the same result, {len(found.differing)} with another; "
         f"{found.cells_only_first} only in the first, {found.cells_only_second} only in the second",

@@ -201,8 +201,8 @@ def _run(study: Study, common: Common, default: Path, where: Where | None = None
     with Watch(progress(common) if leads() else Console(quiet=True)) as watch:
         chosen = {} if where is None else where.chosen()
         records: Records = run_study(study, out, observer=watch, budget=common.seconds, **chosen)
-    if not leads():  # of processes a launcher started together, the first one tells
-        return 1 if records.failed else 0
+    if not leads():  # of processes a launcher started together, the first one tells; it must not be ended for us
+        return 0
     if common.verbose:
         tell_failures(records)
     found = with_page(records, Plan.read(out / "plan.json"), out / "report.html")

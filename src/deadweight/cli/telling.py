@@ -11,22 +11,34 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deadweight.secrets import hide, printable
+
 if TYPE_CHECKING:
     from deadweight.cli.options import Common
     from deadweight.lab import Findings, Records
 
 
+class _Discreet(logging.Formatter):
+    """What libraries say, without keys and passwords."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return hide(super().format(record))
+
+
 def progress(common: Common) -> Console | None:
     """Where progress is shown: standard error, or nowhere when it is to be quiet. Verbose lets the libraries talk."""
     if common.verbose:
-        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Discreet("%(name)s: %(message)s"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
     return Console(stderr=True, quiet=True) if common.quiet else None
 
 
 def tell_failures(records: Records) -> None:
     """The whole error of every cell that lacks its record."""
     for failure in records.failed:
-        print(f"{failure.cell.label}:\n{failure.error}", file=sys.stderr)
+        error = "\n".join(map(printable, failure.error.split("\n")))
+        print(f"{failure.cell.label}:\n{error}", file=sys.stderr)
 
 
 def tell(findings: Findings, as_json: bool, *, quiet: bool = False) -> int:
@@ -48,9 +60,10 @@ def _print_findings(findings: Findings) -> None:
         rows = Table.grid(padding=(0, 2))
         for finding in (finding for finding in findings if finding.study == study):
             verdict = finding.verdict or "measured"
-            rows.add_row(f"  [{colours[finding.verdict]}]{verdict}[/]", Text(finding.claim))
+            claim = printable(finding.claim)
+            rows.add_row(f"  [{colours[finding.verdict]}]{verdict}[/]", Text(claim))
             if not console.is_terminal:  # a log keeps a finding on one line
-                print(f"  {verdict:<11}  {finding.claim}")
+                print(f"  {verdict:<11}  {claim}")
         if console.is_terminal:
             console.print(rows)
     for name, reason in findings.skipped:

@@ -203,7 +203,7 @@ class _Work:
 
     @staticmethod
     def _counted(example: Inputs) -> Any:
-        return dict(example.kwargs) if not example.args else (example.args if not example.kwargs else example)
+        return example.args or dict(example.kwargs)
 
     def _chosen(self, plans: Sequence[Plan], survey: Survey, target: str) -> tuple[Plan, tuple[Candidate, ...]]:
         """The plan that loses least once it is built, refitted on a few inputs and tried."""

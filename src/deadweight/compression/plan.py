@@ -111,7 +111,8 @@ def target_for(model: nn.Module, example: Inputs) -> str:
         call = walk.enter(example, block.index, after)
         if block.mlp_paths is not None:
             down = model.get_submodule(block.mlp_paths.down)
-            if Junction.of(walk, block.index, down, example, call.stream, required=False).scale is None:
+            given = call.stream if after is None else after
+            if Junction.of(walk, block.index, down, example, given, required=False).scale is None:
                 return "layer"
         after = walk.run(block.index, call)
     return "stream"

@@ -21,7 +21,7 @@ from deadweight.compression.items import leading, pieces
 from deadweight.compression.nested import Nested
 from deadweight.compression.outcome import Judge
 from deadweight.compression.rows import Rows, joined, look, output_layer, put_output_layer, weights, with_constant
-from deadweight.compression.sharing import MERGES, missed_by_sharing
+from deadweight.compression.sharing import MERGES, Member, missed_by_sharing
 from deadweight.errors import SurgeryError
 from deadweight.surgery.calibration import Inputs
 from deadweight.surgery.narrow import check_narrowable, hidden_axes, units_kept
@@ -87,9 +87,13 @@ class Survey:
 
 @dataclass
 class _Visit:
-    """A block as it was seen: streams before and after it, a batch each, and rows to fit to and to judge by."""
+    """A block as it was seen: streams before and after it, a batch each, and rows to fit to and to judge by.
+
+    given: what the block before it returned, None for the first; Swin does something in between.
+    """
 
     block: Block
+    given: list[Tensor | None]
     before: list[Tensor]
     after: list[Tensor]
     rows: list[Rows]
@@ -125,11 +129,12 @@ class Surveyor:
         pairs: list[Pair] = []
         waiting: dict[int, list[_Visit]] = {}
         last: tuple[Site, _Visit] | None = None
+        before: _Visit | None = None
         streams: list[Tensor | None] = [None] * len(self.batches)
         for block in self.parts.blocks:
             note(f"block {block.index + 1} of {self.parts.depth}", block.index / self.parts.depth)
             visit = self._visit(block, streams)
-            streams = list(visit.after)
+            streams, previous, before = list(visit.after), before, visit
             mine = users[block.index]
             waiting.setdefault(mine[0], []).append(visit)
             if block.index != mine[-1]:
@@ -137,14 +142,15 @@ class Surveyor:
                 continue
             site = self._site(mine, waiting.pop(mine[0]))
             if len(mine) == 1:
-                site = replace(site, dropped=self._without(visit, last))
+                joins = previous is None or _meet(previous, visit)
+                site = replace(site, dropped=self._without(visit, last) if joins else None)
                 pairs += self._pairs(last, (site, visit))
             sites.append(site)
             last = (site, visit) if len(mine) == 1 else None
         return Survey(tuple(sites), tuple(pairs), self.judge, sum(batch.items for batch in self.batches))
 
     def _visit(self, block: Block, streams: Sequence[Tensor | None]) -> _Visit:
-        found = _Visit(block, [], [], [])
+        found = _Visit(block, list(streams), [], [], [])
         down = None if block.mlp_paths is None else self.model.get_submodule(block.mlp_paths.down)
         for batch, stream in zip(self.batches, streams, strict=True):
             call = self.walk.enter(batch, block.index, stream)
@@ -205,13 +211,13 @@ class Surveyor:
             return dict.fromkeys(errors, 0.0)
         put_output_layer(down, layers[wanted[TRIED]])
         try:
-            loss = self._end(first, visit.before)
+            loss = self._end(first, visit.given)
         finally:
             put_output_layer(down, layer)
         return {share: loss * error / errors[TRIED] for share, error in errors.items()}
 
-    def _end(self, index: int, streams: Sequence[Tensor]) -> float:
-        """The loss when the streams before block `index` are these; the batches that are tried come last."""
+    def _end(self, index: int, streams: Sequence[Tensor | None]) -> float:
+        """The loss when these streams reach block `index`; the batches that are tried come last."""
         mine = streams[len(self.fitted) :]
         return self.judge.hear(
             self.model, lambda number: self.walk.resume(self.tried[number], index, mine[number])
@@ -223,7 +229,7 @@ class Surveyor:
         if not self.depth or not same:
             return None
         index, skipped = visit.block.index, visit.before
-        if last is not None and last[1].solver is not None and _meet(last[1], visit):
+        if last is not None and last[1].solver is not None:
             skipped = self._made_up(last[1], visit)
         return self._end(index + 1, skipped)
 
@@ -258,18 +264,21 @@ class Surveyor:
         (one, before), (two, visit) = last, this
         if one.order is None or two.order is None or not one.errors or not two.errors:
             return []
-        fitted = len(self.fitted)
-        modules = _modules(self.model, before.block), _modules(self.model, visit.block)
+        first, second = self._member(one, before), self._member(two, visit)
         found: list[Pair] = []
         for merge in MERGES:
-            errors = missed_by_sharing(
-                (modules[0][0], modules[1][0]), (modules[0][1], modules[1][1]), (one.order, two.order),
-                (joined(before.rows[:fitted]), joined(visit.rows[:fitted])),
-                (joined(before.rows[fitted:]), joined(visit.rows[fitted:])), merge, RIDGE,
-            )  # fmt: skip
+            errors = missed_by_sharing(first, second, merge, RIDGE)
             loss = one.amplified * errors[0] + two.amplified * errors[1]
             found.append(Pair((before.block.index, visit.block.index), merge, loss))
         return [min(found, key=lambda pair: pair.loss)]
+
+    def _member(self, site: Site, visit: _Visit) -> Member:
+        mlp, paths, fitted = visit.block.mlp, visit.block.mlp_paths, len(self.fitted)
+        assert mlp is not None
+        assert paths is not None
+        assert site.order is not None  # it was looked at
+        down = self.model.get_submodule(paths.down)
+        return Member(mlp, down, site.order, joined(visit.rows[:fitted]), joined(visit.rows[fitted:]))
 
 
 def together(items: Sequence[Inputs], size: int) -> list[Inputs]:
@@ -308,12 +317,6 @@ def _alike(one: Block, two: Block) -> bool:
         return False
     shapes = [{name: value.shape for name, value in mlp.state_dict().items()} for mlp in (one.mlp, two.mlp)]
     return shapes[0] == shapes[1]
-
-
-def _modules(model: nn.Module, block: Block) -> tuple[nn.Module, nn.Module]:
-    assert block.mlp is not None
-    assert block.mlp_paths is not None
-    return block.mlp, model.get_submodule(block.mlp_paths.down)
 
 
 def _saved(blocks: Sequence[Block], block: Block, tokens: int, width: int) -> dict[str, Any]:

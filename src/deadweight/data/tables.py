@@ -65,6 +65,10 @@ def read_table(source: Source) -> TextTable:
                 f"row {number} of {source.text!r} has the columns {', '.join(row)}",
                 expected=f"those of the first row: {', '.join(columns)}",
             )
+        try:
+            "".join(row.values()).encode()
+        except UnicodeEncodeError as problem:  # JSON can say half of a pair, which is no text
+            raise _unreadable(source, f"row {number}: {problem.reason}") from problem
     digest = hashlib.blake2b(json.dumps(found, sort_keys=True).encode(), digest_size=12).hexdigest()
     return TextTable(source.text, columns, tuple(found), digest)
 
@@ -105,11 +109,10 @@ def _json_lines(source: Source, path: Path | None = None) -> Iterable[dict[str, 
         lines = (path or _path(source)).read_text(encoding="utf-8").splitlines()
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise _unreadable(source, f"line {number} is no JSON object")
-                rows.append(row)
-    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+                rows.append(json.loads(line))
+                if not isinstance(rows[-1], dict):
+                    raise TypeError(f"line {number} is no JSON object")
+    except (ValueError, TypeError, RecursionError) as problem:  # no JSON, a number of 5,000 digits, too deep
         raise _unreadable(source, problem) from problem
     return rows
 

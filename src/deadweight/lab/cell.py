@@ -8,17 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from deadweight.secrets import printable
+
 Json = Any  # None | bool | int | float | str | list[Json] | dict[str, Json]
 
 
 def canonical(value: Json) -> str:
     """The one JSON text of `value`: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def printable(text: str) -> str:
-    """`text` without what would move a terminal's cursor, ring it or hide words in it."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 @dataclass(frozen=True)

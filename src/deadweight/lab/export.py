@@ -17,7 +17,7 @@ from deadweight.lab.records import Records
 
 Format = Literal["csv", "parquet", "latex"]
 ENDINGS: dict[str, str] = {"csv": ".csv", "parquet": ".parquet", "latex": ".tex"}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")  # what a spreadsheet may take for the start of one
+_FORMULA = ("=", "+", "-", "@", "|", "%", "＝", "＋", "－", "＠")  # what a spreadsheet may take for the start of one
 
 
 def records_frame(records: Records) -> pd.DataFrame:
@@ -73,7 +73,12 @@ def latex_text(frame: pd.DataFrame) -> str:
 
 
 def _disarmed(value: Json) -> Json:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    if not isinstance(value, str):
+        return value
+    plain = value.replace("\0", "�")  # which some readers take for the end of the file
+    plain = plain.replace("\r\n", "\n").replace("\r", "\n")  # else pandas writes it without quotes, as a line's end
+    start = plain.lstrip(" \u00a0\ufeff\ufffd")
+    return f"'{plain}" if start.startswith(_FORMULA) or start[:1].isspace() else plain
 
 
 def _one_line(value: Json) -> Json:

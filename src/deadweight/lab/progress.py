@@ -16,6 +16,7 @@ from rich.text import Text
 
 from deadweight.lab.cell import Cell
 from deadweight.lab.tally import STATES, State, Tally, spoken
+from deadweight.secrets import hide, printable
 
 _SHOWN = 12  # running cells, at most, that get a line in the table
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "left": "default"}
@@ -61,7 +62,7 @@ class Watch:
         self._running[cell.key] = (cell, time.monotonic())
 
     def note(self, cell: Cell, text: str, done: float | None) -> None:
-        self._notes[cell.key] = (text, done)
+        self._notes[cell.key] = (hide(text), done)
 
     def finished(self, cell: Cell, seconds: float, error: str | None) -> None:
         self._running.pop(cell.key, None)
@@ -75,7 +76,7 @@ class Watch:
         line = f"{number:>3}/{len(self._tally.cells)} {mark} {escape(cell.label)}  [dim]{seconds:.1f} s[/]"
         self.console.print(line, highlight=False, soft_wrap=True)
         if error is not None:
-            said = f"      {error.splitlines()[0] if error else 'no reason given'}"
+            said = f"      {printable(error.splitlines()[0]) if error else 'no reason given'}"
             self.console.print(said, style="red", markup=False, highlight=False, soft_wrap=True)
 
     def table(self) -> Group:
@@ -85,13 +86,13 @@ class Watch:
         for state in STATES:
             table.add_column(state, justify="right", style=_COLOURS[state])
         for study, counts in self._tally.counts().items():
-            table.add_row(Text(study), *(str(counts[state]) for state in STATES))
+            table.add_row(Text(printable(study)), *(str(counts[state]) for state in STATES))
         under_way = Table.grid(padding=(0, 2))
         for cell, began in list(self._running.values())[:_SHOWN]:
             text, done = self._notes.get(cell.key, ("", None))
             bar = ProgressBar(total=1, completed=done, width=20) if done is not None else Text("")
             under_way.add_row(
-                Text(cell.label[:44]), spoken(time.monotonic() - began), bar, Text(text[:48], style="dim")
+                Text(cell.label[:44]), spoken(time.monotonic() - began), bar, Text(printable(text[:48]), style="dim")
             )
         left = self._tally.seconds_left()
         rest = Text(f"about {spoken(left)} left" if left is not None else "", style="dim")

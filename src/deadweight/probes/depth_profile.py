@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -17,9 +17,10 @@ from deadweight.errors import InputError
 from deadweight.notebook import table_html
 from deadweight.probes.collapse import ClassMoments
 from deadweight.probes.hashes import folds, poisson_weights
-from deadweight.probes.heads import other_labels
 from deadweight.probes.image_means import ImageMeans, percentile_interval
 from deadweight.probes.layer import HEAD_INPUT
+from deadweight.probes.notes import doubts, lacking, other_labels
+from deadweight.probes.phases import Phases, phases_of, regime, tradeoff_onset
 from deadweight.probes.probe import (
     PROBES,
     ClassProbe,
@@ -32,7 +33,7 @@ from deadweight.probes.probe import (
     ReadoutProbe,
 )
 from deadweight.probes.readout import FeatureSample, Reading
-from deadweight.probes.scrambling import MIXED, ScramblingMoments
+from deadweight.probes.scrambling import ScramblingMoments
 from deadweight.probes.scrambling_fit import r2_of
 from deadweight.probes.stored import Arrays, read_profile, write_profile
 
@@ -157,7 +158,7 @@ class DepthProfile:
                 expected="labels for at least two images in either fold",
                 cure="yield (inputs, labels) from batches",
             )
-        hashes = self.sample.hashes[self._scored()]
+        hashes = self.sample.hashes[self.scored()]
         loss = correct[-2].astype(np.float64) - correct
         weights = poisson_weights(hashes)
         drawn = np.maximum(weights.sum(1, keepdims=True), 1)
@@ -182,10 +183,44 @@ class DepthProfile:
         enough = table.index[table["high"] < margin]
         return min(int(enough[0]), self.facts.depth) if len(enough) else self.facts.depth
 
+    def phases(self, curves: Sequence[str] = ("centered_similarity", "raw_similarity")) -> Phases:
+        """Cliff, plateau and climb of the similarity curves, layers 0 to the last block, boundaries with intervals.
+
+        Found as :func:`deadweight.probes.phases.phases_of` says; a phase a curve lacks is in ``missing``.
+        Raises :class:`InputError` where a curve was not profiled.
+        """
+        found: list[Phases] = []
+        for curve in curves:
+            replicates = self._replicates(curve, self.facts.reads)[0] if curve in self.probes else None
+            if replicates is None or np.isnan(replicates[0, :-1]).any():
+                raise InputError(
+                    f"the profile holds no curve {curve!r}",
+                    expected="a mean over images at every layer",
+                    cure="profile with probes that include it, on at least one image",
+                )
+            drawn = replicates[1:, :-1]
+            found.append(phases_of(curve, replicates[0, :-1], drawn[~np.isnan(drawn).any(1)]))
+        return Phases(sum((one.phases for one in found), ()), sum((one.missing for one in found), ()))
+
+    def tradeoff_onset(self, features: FeatureKind = "auto") -> int | None:
+        """First layer from which tokens only lose their own content while the readout gains nothing; None without.
+
+        :func:`deadweight.probes.phases.tradeoff_onset` states the rule. None too without labels or moments.
+        """
+        r2, correct = np.array([found.own for found in self._r2]), self.correct(features)
+        if np.isnan(r2[:-1]).any() or not correct.shape[1]:
+            return None
+        return tradeoff_onset(r2[:-1], correct[:-1])
+
+    def regime(self) -> str:
+        """Collapse, consensus or diffusion, by the scrambling index after the last block."""
+        last = self._r2[self.facts.depth]
+        return regime(last.everything - last.own)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Why columns are NaN, and what else a reader of the numbers should know."""
-        return (*self._lacking(), *self._doubts(), *sorted(self.remarks))
+        return (*lacking(self), *doubts(self), *sorted(self.remarks))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file; everything but the arrays is JSON in its header."""
@@ -240,7 +275,7 @@ class DepthProfile:
             return column, self.images.counts[probe.names[0]][0].astype(np.int64)
         if not isinstance(probe, ReadoutProbe) or not len(self.sample.hashes):
             return None, nothing
-        if probe.head and self._other_labels is not None:
+        if probe.head and other_labels(self) is not None:
             return None, nothing
         values = np.stack([
             np.full(len(self.sample.hashes), np.nan) if row is None else probe.items(row)
@@ -266,14 +301,10 @@ class DepthProfile:
     def _of_head(self, probe: HeadProbe, kind: str) -> Floats:
         """The column of a probe of the head: at the last row, for the feature the head reads."""
         column, means = np.full(self.rows, np.nan), self.moments.means.get(HEAD_INPUT)
-        read = kind == self.facts.reads and self._other_labels is None
+        read = kind == self.facts.reads and other_labels(self) is None
         if read and means is not None and means.shape[1] == self.head.shape[1]:
             column[-1] = probe.compute(self.head[self.moments.classes], means)
         return column
-
-    @property
-    def _other_labels(self) -> str | None:
-        return other_labels(self.moments.classes, self.facts.outputs)
 
     @cached_property
     def _read(self) -> dict[str, list[Reading | None]]:
@@ -285,77 +316,8 @@ class DepthProfile:
             self._read[kind] = [self.sample.reading(f"{kind}.{row}") for row in range(self.rows)]
         return self._read[kind]
 
-    def _scored(self) -> npt.NDArray[np.bool_]:
+    def scored(self) -> npt.NDArray[np.bool_]:
+        """(n,) which of the sampled items can be judged by others: all, or none where one fold is empty."""
         fold = folds(self.sample.hashes)
         mixed = bool(fold.any() and not fold.all())
         return np.full(len(fold), mixed)
-
-    def _lacking(self) -> Iterator[str]:
-        """Columns, or parts of them, that are NaN."""
-        if not self.images.images:
-            yield "no images were seen: every column is NaN"
-        for name in self.probes:
-            reason = PROBES.get(name).lacks(self.facts)
-            if reason is not None:
-                yield f"{name}: {reason}"
-        of_blocks = [name for name in self.probes if name == "influence" or name in self._mapped]
-        if of_blocks:
-            yield f"{', '.join(of_blocks)}: a block's; there is none at the first and the last row"
-        if "pe_dominance" in self.probes and self.facts.position_kind == "learned":
-            yield "pe_dominance: what enters the first block; there is none at later rows"
-        yield from self._lacking_scrambling()
-        if not self._class_columns or self.facts.kind != "vision":
-            return
-        columns = ", ".join(self._class_columns)
-        if not self.sample.seen:
-            yield f"{columns}: the batches carried no labels"
-        elif len(self.moments.classes) == 1:
-            yield f"{columns}: all labels are of one class"
-        elif not self._scored().any():
-            yield f"{columns}: all images fall into one fold, so none can be judged by others"
-        of_head = [name for name in self.probes if isinstance(PROBES.get(name), HeadProbe)]
-        if of_head and self.sample.seen:
-            yield f"{', '.join(of_head)}: of the feature the head reads ({self.facts.reads}), at the last row only"
-        if self._other_labels is not None:
-            compared = [*of_head, *(name for name in self.probes if getattr(PROBES.get(name), "head", False))]
-            yield f"{', '.join(compared)}: the label spaces differ: {self._other_labels}"
-
-    def _lacking_scrambling(self) -> Iterator[str]:
-        of_moments = [name for name in self.probes if isinstance(PROBES.get(name), MomentProbe)]
-        if not of_moments or self.facts.kind != "vision" or not self.images.images:
-            return
-        columns = ", ".join(of_moments)
-        if self.scrambling.tokens == MIXED:
-            yield f"{columns}: images with different numbers of patches"
-        elif self.scrambling.tokens == 1:
-            yield f"{columns}: one patch an image has no others"
-        elif self.scrambling.tokens and not self.scrambling.images.all():
-            yield f"{columns}: all images fall into one fold, so none can be held out"
-
-    def _doubts(self) -> Iterator[str]:
-        """What the class columns rest on."""
-        seen, kept = self.sample.seen, len(self.sample.hashes)
-        if not seen:
-            return
-        if seen < self.images.images:
-            yield f"class columns: {seen} of {self.images.images} images carried labels"
-        width = max(mean.shape[1] for mean in self.moments.means.values())
-        if "nc1" in self.probes and seen - len(self.moments.classes) < width:
-            yield (
-                f"nc1: {seen} images in {len(self.moments.classes)} classes for {width} dimensions: the covariance "
-                "within classes has not full rank and is estimated too low between the images seen"
-            )
-        if "nc1" in self.probes and self.moments.pooled and np.ptp(self.moments.counts) > 0:
-            yield "nc1: too many classes to keep a covariance each; classes weigh as many images as they have"
-        if self.facts.reads == "cls":
-            yield "class columns at layer 0: the CLS token is the same for every image there, so it tells no class"
-        if kept < seen:
-            yield f"readout columns: a sample of {kept} of {seen} images, those with the smallest hashes"
-
-    @property
-    def _class_columns(self) -> list[str]:
-        return [name for name in self.probes if not isinstance(PROBES.get(name), (ImageProbe, MomentProbe))]
-
-    @property
-    def _mapped(self) -> list[str]:
-        return [name for name in self.probes if getattr(PROBES.get(name), "attention", False)]

@@ -50,7 +50,9 @@ def windows(config: Any) -> Windows | None:
     return Windows({kind: reach[kind] for kind in kinds} if len(kinds) > 1 else {"": reach[kinds[0]]})
 
 
-def log_probs(model: Any, trie: Trie, nodes: Ints, targets: Ints, room: Room, reach: Windows, how: How) -> Tensor:
+def log_probs(
+    model: Any, trie: Trie, nodes: Ints, targets: Ints, room: Room, reach: Windows, how: How, best: Tensor | None = None
+) -> Tensor:
     """Natural log-probability of ``targets[i]`` as the token after ``nodes[i]``: float32, CPU, [len(nodes)].
 
     Parameters
@@ -60,6 +62,8 @@ def log_probs(model: Any, trie: Trie, nodes: Ints, targets: Ints, room: Room, re
         and a cache (:func:`packs` says whether it does, and how it attends).
     room:
         What one pass may hold.
+    best:
+        Where given, bool [len(nodes)]: filled with whether each target is the likeliest token of all.
     """
     result = torch.empty(len(nodes))
     order = np.argsort(nodes, kind="stable")
@@ -72,6 +76,8 @@ def log_probs(model: Any, trie: Trie, nodes: Ints, targets: Ints, room: Room, re
             target = torch.from_numpy(targets[here]).to(logits_RV.device)
             chosen = logits_RV[row, target] - torch.logsumexp(logits_RV, dim=-1)[row]
             result[torch.from_numpy(here)] = chosen.cpu()
+            if best is not None:
+                best[torch.from_numpy(here)] = (logits_RV.argmax(dim=-1)[row] == target).cpu()
     return result
 
 
@@ -176,9 +182,16 @@ def _same_packed_and_plain(model: Any, reach: Windows, how: How) -> bool:
     return bool(torch.allclose(packed, torch.cat(plain), rtol=0, atol=tolerance))
 
 
-def plain_log_probs(model: Any, tokens: list[int], start: int, targets: list[int]) -> Tensor:
-    """One sequence, one ordinary forward pass: log-probabilities of `targets` after positions start, start + 1, …"""
+def plain_log_probs(
+    model: Any, tokens: list[int], start: int, targets: list[int], best: list[Tensor] | None = None
+) -> Tensor:
+    """One sequence, one ordinary forward pass: log-probabilities of `targets` after positions start, start + 1, …
+
+    Whether each target is the likeliest token of all is added to `best` where that is given.
+    """
     device = model.get_input_embeddings().weight.device
     logits_TV = model(input_ids=torch.tensor([tokens], device=device), use_cache=False).logits[0, start:].float()
     chosen = torch.log_softmax(logits_TV, dim=-1)[torch.arange(len(targets)), torch.tensor(targets)]
+    if best is not None:
+        best.append(logits_TV.argmax(dim=-1).cpu() == torch.tensor(targets))
     return chosen.cpu()

@@ -77,10 +77,8 @@ def label_scores(
     sums = torch.full((len(lists), max(map(len, lists), default=0)), float("-inf"))
     counts = torch.zeros(sums.shape, dtype=torch.int64)
     queries = encode_queries(lm.tokenizer, prompts, lists, lm.max_length)
-    if not queries:
-        return sums, counts
-    flat, sizes = _flat_log_probs(lm.model, queries, memory)
-    for query, parts in zip(queries, torch.split(flat, sizes), strict=True):
+    scores, _ = token_scores(lm.model, queries, memory=memory)
+    for query, parts in zip(queries, scores, strict=True):
         sums[query.prompt, query.label] = parts.sum()
         counts[query.prompt, query.label] = len(parts)
     return sums, counts
@@ -92,8 +90,25 @@ def distinct_tokens(lm: LanguageModel, prompts: Sequence[str], labels: Sequence[
     return len(build_trie([query.tokens[:-1] for query in queries], [0] * len(queries))[0])
 
 
+def token_scores(
+    model: Any, queries: Sequence[Query], *, memory: int | None = None, greedy: bool = False
+) -> tuple[list[Tensor], list[bool]]:
+    """For queries that are tokens already: the log-probabilities of each answer's tokens, float32 on the CPU.
+
+    With `greedy` also whether every token of the answer is the likeliest one; without, an empty list.
+    """
+    if not queries:
+        return [], []
+    best = torch.zeros(sum(len(query.tokens) - query.start for query in queries), dtype=torch.bool) if greedy else None
+    flat, sizes = _flat_log_probs(model, queries, memory, best)
+    all_best = [] if best is None else [bool(part.all()) for part in torch.split(best, sizes)]
+    return list(torch.split(flat, sizes)), all_best
+
+
 @torch.inference_mode()
-def _flat_log_probs(model: Any, queries: list[Query], memory: int | None) -> tuple[Tensor, list[int]]:
+def _flat_log_probs(
+    model: Any, queries: Sequence[Query], memory: int | None, best: Tensor | None = None
+) -> tuple[Tensor, list[int]]:
     """The log-probability of every label token of every query, one after another, and how many each has."""
     targets = [query.tokens[query.start :] for query in queries]
     sizes = [len(one) for one in targets]
@@ -106,16 +121,19 @@ def _flat_log_probs(model: Any, queries: list[Query], memory: int | None) -> tup
             space = room(model, longest, memory, whole_masks=how == "masks")
             # A label's last token predicts nothing we ask for, so it is never fed to the model.
             trie, nodes = build_trie([q.tokens[:-1] for q in queries], [q.start - 1 for q in queries])
-            flat = log_probs(model, trie, np.concatenate(nodes), np.concatenate(targets), space, reach, how)
+            flat = log_probs(model, trie, np.concatenate(nodes), np.concatenate(targets), space, reach, how, best)
             return flat, sizes
         warnings.warn(
             f"{type(model).__name__} does not take packed sequences; each prompt is computed by itself",
             stacklevel=3,
         )
+        found: list[Tensor] | None = None if best is None else []
         parts = [
-            plain_log_probs(model, list(q.tokens[:-1]), q.start - 1, list(target))
+            plain_log_probs(model, list(q.tokens[:-1]), q.start - 1, list(target), found)
             for q, target in zip(queries, targets, strict=True)
         ]
+        if best is not None and found is not None:
+            best.copy_(torch.cat(found))
     return torch.cat(parts), sizes
 
 

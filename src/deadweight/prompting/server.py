@@ -26,6 +26,8 @@ SCHEME = "openai:"
 KEY_VARIABLE = "OPENAI_API_KEY"
 TRIED_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 LONGEST_WAIT = 60.0
+# Bytes a reply may have: a few tokens of text and their envelope need far less.
+LARGEST_REPLY = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,12 @@ def parse_server(source: str) -> Server:
         server = Server(address.rstrip("/"), **{"model": "", **{n: kinds[n](value) for n, value in options.items()}})
     except ValueError as problem:
         raise SourceError(f"a server option that is no number: {problem}", expected="e.g. timeout=30") from None
-    if not server.model or server.api not in ("completions", "chat") or min(server.attempts, server.workers) < 1:
+    counts = min(server.attempts, server.workers) >= 1 and server.timeout > 0 and server.rate >= 0
+    if not server.model or server.api not in ("completions", "chat") or not counts:
         raise SourceError(
-            f"model={server.model!r}, api={server.api!r}, attempts={server.attempts}, workers={server.workers}",
-            expected="a model's name, api=completions or api=chat, and at least one attempt and worker",
+            f"model={server.model!r}, api={server.api!r}, attempts={server.attempts}, workers={server.workers}, "
+            f"timeout={server.timeout:g}, rate={server.rate:g}",
+            expected="a model's name, api=completions or api=chat, at least one attempt and worker, some time",
         )
     return server
 
@@ -118,17 +122,19 @@ class Journal:
 class ServerGenerator:
     """Greedy completions of a server (temperature 0), several at a time, in the order of the prompts."""
 
-    def __init__(self, server: Server, journal: Path | None = None, sleep: Callable[[float], None] = time.sleep):
+    def __init__(self, server: Server, journal: Path | None = None, sleep: Callable[[float], object] | None = None):
         self.server = server
         self.name = f"{server.model} at {urlsplit(server.url).netloc}"
         self.journal = Journal(journal)
-        self._sleep = sleep
+        self._over = threading.Event()  # nobody waits for what will not be used
+        self._sleep = sleep or self._over.wait
         self._turn = threading.Lock()
         self._next = 0.0
 
     def generate(self, prompts: Sequence[str], max_tokens: int) -> list[str]:
         """Raises :class:`CellFailed` for a prompt all attempts failed on; the replies so far stay in the journal."""
         keys = [self._key(prompt, max_tokens) for prompt in prompts]
+        self._over.clear()
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self.journal.known}
         with ThreadPoolExecutor(self.server.workers) as pool:
             waiting = [pool.submit(self._ask, key, prompt, max_tokens) for key, prompt in missing.items()]
@@ -136,6 +142,7 @@ class ServerGenerator:
                 for one in waiting:
                     one.result()
             except BaseException:
+                self._over.set()
                 for one in waiting:
                     one.cancel()
                 raise
@@ -146,11 +153,20 @@ class ServerGenerator:
         return hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
 
     def _ask(self, key: str, prompt: str, max_tokens: int) -> None:
+        try:
+            self._try(key, prompt, max_tokens)
+        except BaseException:
+            self._over.set()
+            raise
+
+    def _try(self, key: str, prompt: str, max_tokens: int) -> None:
         problem, pause = "", 0.0
         for attempt in range(self.server.attempts):
             if attempt:
                 self._sleep(pause)
             self._wait_for_turn()
+            if self._over.is_set():
+                return
             pause = min(LONGEST_WAIT, 0.5 * 2**attempt * random.uniform(0.75, 1.25))  # noqa: S311 (no secret)
             try:
                 status, headers, body = self._post(prompt, max_tokens)
@@ -186,7 +202,7 @@ class ServerGenerator:
         self._sleep(max(0.0, at - now))
 
     def _post(self, prompt: str, max_tokens: int) -> tuple[int, http.client.HTTPMessage, bytes]:
-        parts = urlsplit(self.server.url)
+        parts, until = urlsplit(self.server.url), time.monotonic() + self.server.timeout
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(parts.hostname or "", parts.port, timeout=self.server.timeout)
         asked: dict[str, Any] = {"model": self.server.model, "max_tokens": max_tokens, "temperature": 0, "seed": 0}
@@ -204,9 +220,25 @@ class ServerGenerator:
                 "POST", f"{parts.path}/{'chat/completions' if chat else 'completions'}", json.dumps(asked), headers
             )
             response = connection.getresponse()
-            return response.status, response.headers, response.read()
+            return response.status, response.headers, _whole(response, connection, until)
         finally:
             connection.close()
+
+
+def _whole(response: http.client.HTTPResponse, connection: http.client.HTTPConnection, until: float) -> bytes:
+    """The body, read within the time there is; a server that only drips must not hold us for ever."""
+    body = b""
+    while len(body) <= LARGEST_REPLY:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        if connection.sock is not None:
+            connection.sock.settimeout(left)
+        part = response.read1(LARGEST_REPLY)
+        if not part:
+            return body
+        body += part
+    raise http.client.HTTPException(f"a reply of more than {LARGEST_REPLY:,} bytes")
 
 
 def _reply(body: bytes, api: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from deadweight.errors import InputError
 from deadweight.lab import Cell
 
-_LARGEST = 2**20  # bytes of a study file; the packaged ones have some hundred
+_LARGEST = 2**18  # bytes of a study file; the packaged ones have some hundred
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def _planned(identity: Mapping[str, Any]) -> Cell:
     if not all(isinstance(key, str) for key in cell.needs):
         raise TypeError("the keys a cell needs are text")
     seconds = float(identity.get("seconds", 0.0))
+    if not 0 <= seconds < math.inf or not cell.key:  # a key that cannot be told, of a NaN, raises ValueError
+        raise ValueError(f"a cell of {seconds} seconds")
     exclusive, spread = bool(identity.get("exclusive", False)), bool(identity.get("spread", False))
     return replace(cell, exclusive=exclusive, spread=spread, seconds=seconds)
 

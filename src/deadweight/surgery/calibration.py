@@ -127,7 +127,7 @@ def _ready(model: nn.Module, batch: Any, number: int) -> Inputs:
     given: Any = batch
     while isinstance(given, (tuple, list)) and given:
         given = given[0]
-    weight = next(model.parameters())
+    weight = next(model.parameters(), torch.empty(0))
 
     def moved(value: Any) -> Any:
         if not isinstance(value, Tensor):

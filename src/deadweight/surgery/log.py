@@ -37,7 +37,8 @@ def patient(model: Module, inplace: bool) -> Module:
 
 
 def record(model: nn.Module, name: str, /, **arguments: Any) -> None:
-    """Append one surgery; the arguments must be JSON values."""
+    """Append one surgery; the arguments must be JSON values. What was measured before no longer holds."""
+    model.__dict__.pop("compression", None)
     log = [*surgeries(model), json.loads(json.dumps({"name": name, "arguments": arguments}))]
     setattr(model, _ATTRIBUTE, log)
 

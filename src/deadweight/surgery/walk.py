@@ -65,8 +65,8 @@ class Walk:
             return found.call
         raise SurgeryError(f"block {index} ({self.blocks[index].path}) was not reached", expected="blocks run in order")
 
-    def resume(self, inputs: Inputs, index: int, after: Tensor) -> Any:
-        """What the model returns for a batch whose stream is `after` once block `index` − 1 has run."""
+    def resume(self, inputs: Inputs, index: int, after: Tensor | None) -> Any:
+        """What the model returns for a batch whose stream is `after` once block `index` − 1 has run (None for 0)."""
         with _forwards(self._stand_ins(index, after)):
             return inputs.call(self.model)
 
