@@ -149,7 +149,7 @@ def attention(
     Args:
         study: a YAML file or packaged study with all options; flags override it.
         mechanisms: names from `deadweight list mechanisms`; may be repeated.
-        text: what the small GPT-2 learns: embedded:stdlib or text:PATH.
+        text: what the small GPT-2 learns: embedded:stdlib, text:PATH or hf:DATASET.
         steps: training steps of each mechanism.
         seeds: one training run a mechanism and seed.
     """
