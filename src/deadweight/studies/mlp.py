@@ -21,7 +21,7 @@ from deadweight.report import Section
 from deadweight.studies import mlp_language, mlp_page, mlp_verdicts
 from deadweight.studies.answers import loaded, to_bits
 from deadweight.studies.mlp_cut import CALIBRATION, cut_and_refit
-from deadweight.studies.mlp_models import Cuts, Shape, build_variant, check_trainable, fresh
+from deadweight.studies.mlp_models import Cuts, Shape, build_variant, check_trainable, fresh, preparation
 from deadweight.studies.study import Study, command_line
 from deadweight.surgery import save
 from deadweight.training import Feed, Recipe, evaluate, remove_checkpoints, suitable_threads, train
@@ -33,7 +33,7 @@ class MlpStudy(Study):
     """What the MLPs of a vision transformer carry: shared between blocks, cut to half their width, or left alone."""
 
     kind: ClassVar[str] = "mlp"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     images: str = Field(default="embedded:digits", description="source of labelled images")
     vision: str | None = Field(default=None, description="a trained model to examine instead of training variants")
@@ -43,7 +43,13 @@ class MlpStudy(Study):
     variants: tuple[Variant, ...] = Field(default=("baseline", "grouped", "shallow"), description="models to compare")
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), description="one run of every variant for each")
     epochs: int = Field(default=9, gt=0, description="passes over the training images")
-    recipe: dict[str, float | int | None] = Field(default_factory=dict, description="other settings of dw.Recipe")
+    based_on: Literal["mini", "paper"] = Field(default="mini", description="dw.Recipe.mini() or dw.Recipe.paper()")
+    recipe: dict[str, Any] = Field(default_factory=dict, description="what differs from it, in settings of dw.Recipe")
+    image_size: int | None = Field(
+        default=None, gt=0, description="pixels a side; default: the images' own, 32 at most"
+    )
+    workers: int = Field(default=0, ge=0, description="processes that read and augment pictures")
+    trackers: tuple[str, ...] = Field(default=(), description="where curves go as they grow, e.g. tensorboard")
     patch_size: int | None = Field(default=None, gt=0, description="of the small ViT; default: at most 4 × 4 patches")
     dim: int = Field(default=48, gt=0, description="width of the small ViT")
     depth: int = Field(default=6, gt=0, description="blocks of the small ViT")
@@ -71,9 +77,11 @@ class MlpStudy(Study):
         return self
 
     def _recipe(self, seed: int) -> Recipe:
-        settings: dict[str, Any] = {"warmup_epochs": 1 if self.epochs > 1 else 0, **self.recipe}
+        start = Recipe.mini if self.based_on == "mini" else Recipe.paper
+        usual = 1 if self.based_on == "mini" else 5
+        settings: dict[str, Any] = {"warmup_epochs": min(usual, self.epochs - 1), **self.recipe}
         try:
-            return Recipe.mini(epochs=self.epochs, seed=seed, **settings)
+            return start(epochs=self.epochs, seed=seed, **settings)
         except TypeError as problem:
             raise InputError(
                 f"recipe: {problem}", expected="settings of dw.Recipe, without epochs and seed"
@@ -90,10 +98,10 @@ class MlpStudy(Study):
         shape: dict[str, Json] = {
             "images": self.images, "limit": self.limit, "model": self.model, "patch_size": self.patch_size,
             "dim": self.dim, "depth": self.depth, "heads": self.heads, "size": self.size, "pattern": self.pattern,
-            "scale": self.scale, "keep": self.keep,
+            "scale": self.scale, "keep": self.keep, "image_size": self.image_size,
         }  # fmt: skip
         common: dict[str, Any] = {"sources": {"images": data.fingerprint}, "version": self.version}
-        work: dict[str, Json] = {"epochs": self.epochs, "recipe": dict(self.recipe)}
+        work: dict[str, Json] = {"epochs": self.epochs, "based_on": self.based_on, "recipe": dict(self.recipe)}
         each = len(data.train) * self.epochs / 2500
         training: dict[str, Any] = {**common, "seconds": each, "spread": True}
         grid = [
@@ -129,6 +137,8 @@ class MlpStudy(Study):
     def _pictures(self) -> ImageData:
         if self._data is None:
             prepare = transform(self._examined()) if self.vision is not None else None
+            if prepare is None and self.image_size is not None:
+                prepare = preparation(self.model, self.image_size)
             self._data = load_images(self.images, limit=self.limit, transform=prepare)
         return self._data
 
@@ -153,10 +163,14 @@ class MlpStudy(Study):
                 folder=bench.folder / "checkpoint",
                 note=bench.note,
                 device=bench.device,
+                workers=self.workers,
+                trackers=self.trackers,
+                tracker_folder=bench.folder,
             )
             watch.stop()
             scores = evaluate(model, Feed(data.validation, torch.device(bench.device)))
         if bench.leads:
+            curves.write(bench.folder / "curves.parquet")
             save(model.cpu(), bench.folder / "model")
             remove_checkpoints(bench.folder / "checkpoint")
         result: dict[str, Json] = {
