@@ -255,3 +255,13 @@ class Convolutional(torch.nn.Module):
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(InputError, match="no adapter knows"):
         dw.compress(Convolutional(), [torch.zeros(4, 3, 8, 8)], parameters=0.5)
+
+
+def test_the_card_says_what_was_measured_until_the_next_cut(trained, tmp_path):
+    small = dw.compress(trained[0], [trained[1]], parameters=0.8)
+    dw.save(small, tmp_path / "small")
+    card = (tmp_path / "small" / "README.md").read_text()
+    found = next(m for m in small.compression.measures if m.name == "cosine")
+    assert f"{found.after.value:.4g} ({found.after.low:.4g} … {found.after.high:.4g}; 1 before)" in card
+    dw.save(dw.shallow_mlps(small, 0.5), tmp_path / "smaller")
+    assert "What was measured" not in (tmp_path / "smaller" / "README.md").read_text()

@@ -180,8 +180,12 @@ class Projected(Mechanism):
     eager, sdpa, flash, gqa, mqa, sliding_window and linear are of this kind and name their parameters alike, so that
     ``load_state_dict`` carries weights from one to the other (to gqa and mqa after :func:`pool_heads`).
 
+    carries: whether weights of another of them still mean the same here; where not, swapping starts fresh.
+
     Cache: `keys` and `values`, each (batch, kv_heads, tokens, head_dim), keys already rotated.
     """
+
+    carries = True
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Module = TypeVar("Module", bound=nn.Module)
 Note = Callable[[str, float], None]
-CANDIDATES = 3  # plans that are built and tried before one is chosen
+CANDIDATES = 2  # plans that are built and tried before one is chosen
 KINDS = (
     Allowed(sharing=False, depth=False),
     Allowed(depth=False),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from deadweight.errors import DeadweightError, MachineError
-from deadweight.lab.bench import Listener, Workbench
+from deadweight.lab.bench import BEGINS, WAITS, Listener, Workbench
 from deadweight.lab.cell import Cell
 from deadweight.lab.context import context
 from deadweight.lab.files import DISK, disk
@@ -88,7 +88,9 @@ def _do(job: Job, task: Task, store: Store, listener: Listener | None) -> str | 
         for key in cell.needs:
             bench.record_of(key)
         seed_from(cell)
-        with machine(alone=cell.exclusive, waiting=lambda: bench.note("waits for other work on this machine")):
+        with machine(alone=cell.exclusive, waiting=lambda: bench.note(WAITS)) as waited:
+            if waited:
+                bench.note(BEGINS)
             began = time.monotonic()
             outcome = task.work(cell, bench)
             seconds = time.monotonic() - began
