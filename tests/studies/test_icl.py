@@ -189,6 +189,18 @@ def test_the_section_survives_what_is_undefined():
     assert math.isnan(inverted["κ with φ(y*)"])  # everything is one class on both sides
 
 
+def test_a_model_that_never_writes_a_label_is_told_of_all_the_same():
+    none = [-1] * 12
+    records = Records([record(seed, [0, 1] * 6, frames(none, none, none, none)) for seed in (0, 1)])
+    assert icl_findings(records, 0.01, "cmd") == []
+    (section,) = icl_sections(records)
+    table = section.tables[0].frame
+    assert (table["invalid"] == 1).all()
+    assert table["truth alignment"].isna().all()
+    assert "nan" not in section.lead
+    assert "No reply was one of the labels" in section.lead
+
+
 @pytest.mark.parametrize("labels", [("a", "b", "c")])
 def test_the_two_label_remark_is_for_two_labels(labels):
     gold = np.arange(12) % 3

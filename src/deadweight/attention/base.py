@@ -13,7 +13,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
-from deadweight.attention.rotary import check_rotary, rotate
+from deadweight.attention.rotary import check_rotary, turn, turns
 from deadweight.errors import InputError
 
 NOT_RUN = "not run yet"
@@ -231,7 +231,8 @@ class Projected(Mechanism):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.rope is not None:
-            q, k = rotate(q, start, self.rope), rotate(k, start, self.rope)
+            angles = turns(start, q.shape[2], q.shape[3], self.rope, q)
+            q, k = turn(q, *angles), turn(k, *angles)
         return q, k, v
 
     def merge(self, y_BHTD: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import time
 import traceback
@@ -97,8 +98,9 @@ def _do(job: Job, task: Task, store: Store, listener: Listener | None) -> str | 
         measured = {"seconds": seconds, **outcome.measured}
         store.write(Record(cell, outcome.result, measured, {**context(), **outcome.context}))
     except MachineError as problem:
-        if problem.__cause__ is not None:  # the disk itself said no: nothing further can be written
-            raise
+        cause = problem.__cause__
+        if cause is not None and getattr(cause, "errno", None) != errno.EFBIG:
+            raise  # the disk itself said no, and not to this file alone: nothing further can be written
         return _failed(store, cell, str(problem))
     except OSError as problem:
         with disk(store.folder):

@@ -73,12 +73,13 @@ def _more_tables(tasks: dict[str, list[Sitting]], records: Records) -> list[Tabl
 
 def _lead(table: pd.DataFrame, k: int, tasks: int) -> str:
     last = table[(table["k"] == k) | (table["condition"] == ZERO_SHOT)]
-    means = last.groupby("condition", sort=False)["truth alignment"].mean()
+    means = last.groupby("condition", sort=False)["truth alignment"].mean().dropna()
     told = ", ".join(f"{100 * value:.0f} % {_named(str(condition), k)}" for condition, value in means.items())
+    summary = f"On average over the tasks the model is right on {told}." if told else "No reply was one of the labels."
     return (
         f"The same test items of {tasks} task{'s' if tasks > 1 else ''} are asked without demonstrations and after "
         "demonstrations with their own, inverted and random labels. If right labels teach the model something, random "
-        f"ones must cost accuracy. On average over the tasks the model is right on {told}."
+        f"ones must cost accuracy. {summary}"
     )
 
 
