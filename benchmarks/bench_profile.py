@@ -1,8 +1,8 @@
 """What a depth profile, its table included, costs over the bare forward pass of the same batches.
 
 All columns, batches of 16; wall clock, and processor time, which other work on the machine hardly touches where one
-thread works alone (`--threads 1` with OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1: idle threads of a pool spin). `--model`,
-`--dtype`, `--batches`, `--rounds` narrow or widen it.
+thread works alone (`--threads 1` with OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1: idle threads of a pool spin).
+`--model`, `--dtype`, `--batches`, `--rounds` narrow or widen it.
 """
 
 from __future__ import annotations
