@@ -13,7 +13,7 @@ from torch import nn
 from deadweight.anatomy import anatomy
 from deadweight.compression.budget import budget_of
 from deadweight.compression.distill import distill as distilled
-from deadweight.compression.items import divided, leading, pieces
+from deadweight.compression.items import divided, pieces, spread
 from deadweight.compression.measure import measured, sizes_of
 from deadweight.compression.plan import Plan, cut, refit, target_for
 from deadweight.compression.report import Candidate, Compression
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Module = TypeVar("Module", bound=nn.Module)
 Note = Callable[[str, float], None]
-CANDIDATES = 3  # plans that are built and tried before one is chosen
+CANDIDATES = 2  # plans that are built and tried before one is chosen
 KINDS = (
     Allowed(sharing=False, depth=False),
     Allowed(depth=False),
@@ -207,7 +207,7 @@ class _Work:
 
     def _chosen(self, plans: Sequence[Plan], survey: Survey, target: str) -> tuple[Plan, tuple[Candidate, ...]]:
         """The plan that loses least once it is built, refitted on a few inputs and tried."""
-        few = leading(self.learn, survey.looked_at)
+        few = spread(self.learn, survey.looked_at)
         losses: list[float] = []
         sizes: list[Sizes] = []
         for number, plan in enumerate(plans):

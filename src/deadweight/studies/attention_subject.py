@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from deadweight.attention import Mechanism, mechanism
+from deadweight.attention import Cache, Mechanism, mechanism
 from deadweight.errors import InputError
 from deadweight.lab import Json
 from deadweight.meters import count
@@ -57,10 +57,7 @@ def causal(name: str, dim: int, heads: int, options: Mapping[str, Json]) -> Mech
 
 
 class Built:
-    """A subject that can be run: `step` trains, `prefill` reads all tokens, `decode` adds one after all of them.
-
-    decode: None where the subject keeps no cache.
-    """
+    """A subject that can be run: `step` trains, `prefill` reads all tokens into a cache, `decoding` adds one a call."""
 
     network: nn.Module
     attention: Mechanism
@@ -79,9 +76,9 @@ class Built:
         """What really ran last."""
         return self.attention.kernel
 
-    def decoding(self) -> Callable[[], object] | None:
+    def decoding(self) -> Callable[[], object]:
         """Read all tokens into a cache; the function that is handed back then adds one token a call."""
-        return None
+        raise NotImplementedError
 
     def inputs(self) -> Any:
         """What the network is called with, for counting."""
@@ -160,6 +157,8 @@ class Model(Built):
             torch.manual_seed(subject.seed)
             model = GPT2(shape, lambda _: causal(subject.mechanism, subject.dim, subject.heads, subject.options))
         self.network = model.to(self.device, self.dtype)
+        self.model: Any = model  # its parts are typed as nn.Module gives them: tensor or module
+        self.read = 0
         found = model.blocks[0].attention
         assert isinstance(found, Mechanism)
         self.attention = found
@@ -178,7 +177,33 @@ class Model(Built):
 
     @torch.no_grad()
     def prefill(self) -> None:
-        self.network(self.tokens_BT[:, :-1])
+        self._read(self.tokens_BT[:, :-1], self._caches(), 0)
+
+    @torch.no_grad()
+    def decoding(self) -> Callable[[], object]:
+        caches, self.read = self._caches(), self.subject.length
+        self._read(self.tokens_BT[:, :-1], caches, 0)
+
+        @torch.no_grad()
+        def one() -> None:
+            self._read(self.tokens_BT[:, :1], caches, self.read)
+            self.read += 1
+
+        return one
+
+    def _caches(self) -> list[Cache]:
+        return [block.attention.new_cache(self.subject.batch) for block in self.model.blocks]
+
+    def _read(self, tokens_BT: Tensor, caches: list[Cache], start: int) -> Tensor:
+        """Logits of new tokens after what the caches hold; the caches in the list are replaced."""
+        places = torch.arange(start, start + tokens_BT.shape[1], device=tokens_BT.device)
+        x_BTC = self.model.tokens(tokens_BT) + self.model.positions(places)
+        for index, block in enumerate(self.model.blocks):
+            y_BTC, caches[index] = block.attention(block.norm1(x_BTC), caches[index])
+            x_BTC = x_BTC + y_BTC
+            x_BTC = x_BTC + block.mlp(block.norm2(x_BTC))
+        logits_BTV: Tensor = self.model.head(self.model.norm(x_BTC))
+        return logits_BTV
 
     def inputs(self) -> Tensor:
         return self.tokens_BT[:, :-1]

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from deadweight.lab import Record, Records
+from deadweight.prompting import Task
 from deadweight.prompting.alignment import quadrants
 from deadweight.prompting.classify import LIKELIHOODS
 from deadweight.prompting.demonstrations import ZERO_SHOT
 from deadweight.studies.icl_cells import STUDY
-from deadweight.studies.icl_rates import Sitting, difference, loss
+from deadweight.studies.icl_rates import Sitting, by_task, difference, loss
 
 
 def decomposition_table(tasks: dict[str, list[Sitting]]) -> pd.DataFrame:
@@ -79,6 +80,29 @@ def decoding_table(records: Records) -> pd.DataFrame:
         return pd.DataFrame()
     table = pd.DataFrame(rows).groupby(["condition", "k", "decoding"], sort=False)["accuracy"].mean().unstack()
     return table[list(LIKELIHOODS)].reset_index().rename_axis(columns=None)
+
+
+def item_table(records: Records, task: Task | None = None) -> pd.DataFrame:
+    """One row an item, set of demonstrations and frame, for reading errors one by one.
+
+    Columns: task, item, seed, condition, k, label, prior, answer (labels; None for an invalid reply, or where there is
+    no frame without demonstrations), lead (nats; NaN for generated answers), and with `task` also the question.
+    """
+    questions = {item.id: task.ask(item) for item in task.items} if task else {}
+    rows = []
+    for sitting in (sitting for sittings in by_task(records).values() for sitting in sittings):
+        names = [*sitting.labels, None]  # INVALID is -1
+        for (condition, k), answers in sitting.answers.items():
+            for at, item in enumerate(sitting.items):
+                if task is None or item in questions:
+                    rows.append({
+                        "task": sitting.task, "item": item, "seed": sitting.seed, "condition": condition, "k": k,
+                        "label": names[sitting.gold[at]], "answer": names[answers[at]],
+                        "prior": None if sitting.prior is None else names[sitting.prior[at]],
+                        "lead": sitting.margins[condition, k][at] if (condition, k) in sitting.margins else np.nan,
+                        **({"question": questions[item]} if task else {}),
+                    })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def arithmetic_table(records: Records) -> pd.DataFrame:
