@@ -42,6 +42,16 @@ def test_every_command_is_understood(path):
             app.parse_args(words[1:], exit_on_error=False, print_error=False)
 
 
+def _named_tests():
+    text = (ROOT / "docs/explanation/published-comparisons.md").read_text()
+    return sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)))
+
+
+@pytest.mark.parametrize(("path", "name"), _named_tests())
+def test_what_is_said_to_be_tested_is_tested(path, name):
+    assert f"def {name}(" in (ROOT / path).read_text()
+
+
 def test_the_readme_starts_with_the_two_commands():
     commands = [command for command in _commands((ROOT / "README.md").read_text()) if command]
     assert [command.split("  ")[0] for command in commands[:2]] == ["make audit", "make test"]
