@@ -55,6 +55,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=["vision", "language"])
     parser.add_argument("--rows", type=int, nargs="*", help="numbers of the rows to do; default: all")
+    parser.add_argument("--refits", nargs="*", default=["none", "layer", "stream"])
     parser.add_argument("--tokens", type=int, default=8192)
     chosen = parser.parse_args()
     torch.set_num_threads(2 if chosen.kind == "language" else 1)
@@ -68,7 +69,7 @@ def main():
     table = rows(dw.anatomy(model).depth, 0.67 if accuracy else 0.85)
     for number in chosen.rows if chosen.rows else range(len(table)):
         name, surgery, refits = table[number]
-        for refit in refits:
+        for refit in (one for one in refits if (one or "none") in chosen.refits):
             began = time.perf_counter()
             small = cut(model, surgery, refit, batches)
             seconds = time.perf_counter() - began
@@ -98,11 +99,11 @@ def vision(tokens):
     pictures, labels = as_tensors(data.train)
     others, truth = as_tensors(data.validation)
     torch.manual_seed(0)
-    model = dw.load("embedded:digits-vit", img_size=28, patch_size=7, embed_dim=64, depth=8, num_heads=4,
+    model = dw.load("embedded:digits-vit", img_size=28, patch_size=7, embed_dim=64, depth=6, num_heads=4,
                     weight_init="jax")  # fmt: skip
-    steps, step = 25 * -(-len(pictures) // 64), 0
+    steps, step = 12 * -(-len(pictures) // 64), 0
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     model.train()
     while step < steps:
         for chosen in torch.randperm(len(pictures)).split(64):
@@ -133,7 +134,7 @@ def language(tokens):
         pieces = [lm.tokenizer(raw[at * step : at * step + 4000]).input_ids[:256] for at in range(number)]
         return torch.tensor([piece for piece in pieces if len(piece) == 256])
 
-    learn, judge = sequences(text.train, tokens // 256), sequences(text.validation, 16)
+    learn, judge = sequences(text.train, tokens // 256), sequences(text.validation, 12)
     return lm.model, list(learn.split(4)), calibration(lm.model, list(judge.split(4)), "the judge"), None
 
 

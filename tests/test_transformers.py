@@ -26,6 +26,7 @@ NAMES = deadweight.transformers.register()
 IDS = torch.randint(1, 60, (3, 20), generator=torch.Generator().manual_seed(0))
 CASES = {
     "eager": {}, "sdpa": {}, "flash": {}, "sliding_window": {"window": 5}, "linear": {"chunk": 4},
+    "block_sparse": {"block": 4, "local": 1, "stride": 2},
 }  # fmt: skip
 
 
@@ -220,3 +221,22 @@ def test_the_accelerate_hook_logs_to_its_trackers():
             optimizer.step()
     assert [(step, values["energy/joules"]) for step, values in logged] == [(1, 3.0), (2, 5.0)]
     assert energy.total().value == 8.0
+
+
+def test_steps_too_short_for_the_counter_are_read_together():
+    device = ReplayEnergy([0.0, 4.0, 4.0, 5.0], shortest=3600.0)
+    energy = StepEnergy([device])
+    for number in (1, 2, 3):
+        energy.begin()
+        if number == 2:
+            device.shortest = energy._shortest = 0.0  # an hour later
+        energy.end(number)
+        if number == 2:
+            assert (energy.history[-1]["steps"], energy.history[-1]["energy"]["value"]) == (2, 4.0)
+            device.shortest = energy._shortest = 3600.0
+    assert len(energy.history) == 1
+    energy.close(3)
+    assert "too short" in energy.history[-1]["energy"]["reason"]
+    total = energy.total()
+    assert (total.value, total.provenance) == (4.0, "measured")
+    assert "covers 2 of 3 steps" in total.reason

@@ -10,6 +10,7 @@ Then ``AutoModelForCausalLM.from_pretrained(…, attn_implementation="deadweight
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,8 @@ class StepEnergy:
         The counters; by default all of this machine. One process a machine should hold them: counters run for the
         machine, so two that add theirs up would charge every joule twice.
     every:
-        Steps a reading. A step shorter than a counter's refresh is ``missing`` with that reason: take more steps.
+        Steps a reading, at least. Steps too short for the slowest counter are read together with those after them,
+        so that a reading may cover more; its ``steps`` says how many. Only the last may be too short, and is missing.
     path:
         A file that gets one JSON object a reading, at once.
     """
@@ -48,11 +50,13 @@ class StepEnergy:
         self.every, self.path = every, None if path is None else Path(path)
         self.history: list[dict[str, Any]] = []
         self._meter: EnergyMeter | None = None
-        self._done = 0
+        self._done = self._covered = 0
+        self._shortest = max((d.shortest for d in self.devices if d.provenance != "missing"), default=0.0)
 
     def begin(self) -> None:
         """A step begins; what lies between a reading and the next `begin` (evaluation, saving) is charged to none."""
         if self._meter is None:
+            self._began = time.perf_counter()
             self._watch = Stopwatch(accelerator())
             self._meter = EnergyMeter(self.devices)
             self._meter.start()
@@ -61,7 +65,8 @@ class StepEnergy:
     def end(self, step: int) -> dict[str, Any] | None:
         """A step has ended: its record where one is due, else None."""
         self._done += 1
-        if self._meter is None or self._done % self.every:
+        self._covered += 1
+        if self._meter is None or self._done % self.every or time.perf_counter() - self._began < self._shortest:
             return None
         return self._read(step)
 
@@ -75,11 +80,12 @@ class StepEnergy:
         self._meter.stop()
         row = {
             "step": step,
+            "steps": self._covered,
             "seconds": self._watch.seconds,
             "energy": self._meter.total().as_json(),
             "parts": {name: reading.as_json() for name, reading in self._meter.readings().items()},
         }
-        self._meter = None
+        self._meter, self._covered = None, 0
         self.history.append(row)
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,15 +94,23 @@ class StepEnergy:
         return row
 
     def total(self) -> Reading:
-        """Joules of all readings so far; missing as soon as one of them is, for a sum must not leave any out."""
-        readings = [Reading(**row["energy"]) for row in self.history]
-        lost = [reading for reading in readings if reading.value is None]
-        if lost or not readings:
-            return lost[0] if lost else Reading.missing("J", "no step was recorded", "train at least one step")
+        """Joules of all readings so far; steps whose reading is missing are not in it, and the reason says so."""
+        rows = [(row["steps"], Reading(**row["energy"])) for row in self.history]
+        if not rows:
+            return Reading.missing("J", "no step was recorded", "train at least one step")
+        read = [(steps, reading) for steps, reading in rows if reading.value is not None]
+        lost = next((reading for _, reading in rows if reading.value is None), None)
+        if not read:
+            assert lost is not None
+            return lost
         order = ("modelled", "integrated", "measured")
-        weakest = min(readings, key=lambda reading: order.index(reading.provenance))
-        joules = sum(reading.value for reading in readings if reading.value is not None)
-        return Reading(joules, "J", weakest.provenance, weakest.reason, weakest.cure)
+        weakest = min((reading for _, reading in read), key=lambda reading: order.index(reading.provenance))
+        notes = [weakest.reason] if weakest.reason else []
+        if lost is not None:
+            covered, all_steps = (sum(steps for steps, _ in some) for some in (read, rows))
+            notes.append(f"covers {covered} of {all_steps} steps; not included: {lost.reason}")
+        joules = sum(reading.value for _, reading in read if reading.value is not None)
+        return Reading(joules, "J", weakest.provenance, "; ".join(notes), weakest.cure)
 
     @contextmanager
     def step(self, accelerator: Any = None) -> Iterator[None]:

@@ -100,6 +100,7 @@ def test_large_inputs_stay_finite_forward_and_backward(case):
 def test_all_are_registered_under_the_names_the_papers_use():
     assert set(MECHANISMS.names()) == {
         "eager", "sdpa", "flash", "gqa", "mqa", "sliding_window", "linear", "lsh", "mla",
+        "block_sparse", "differential", "gated_delta", "retention",
     }  # fmt: skip
 
 

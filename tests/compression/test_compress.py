@@ -10,7 +10,7 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 
 import deadweight as dw
 from deadweight.anatomy import anatomy
-from deadweight.compression.items import divided
+from deadweight.compression.items import divided, spread
 from deadweight.errors import InputError
 from deadweight.surgery.calibration import calibration
 
@@ -131,6 +131,14 @@ def test_every_fourth_item_is_held_out_whatever_the_batches():
     learn, held = divided(calibration(model, [numbers[:2], numbers[2:5], numbers[5:]], "a test"))
     assert [int(x) for batch in held for x in batch.args[0]] == [3, 7]
     assert [int(x) for batch in learn for x in batch.args[0]] == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+
+
+@pytest.mark.parametrize(("items", "expected"), [(3, [0, 3, 7]), (11, list(range(11))), (20, list(range(11)))])
+def test_a_few_items_are_spread_over_all(items, expected):
+    numbers = calibration(
+        torch.nn.Linear(1, 1), [torch.arange(11.0)[:, None][:4], torch.arange(11.0)[:, None][4:]], "x"
+    )
+    assert [int(x) for batch in spread(numbers, items) for x in batch.args[0]] == expected
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,17 @@ def test_power_models_that_make_no_sense_are_refused(options):
         ModelledEnergy(**options)
 
 
+def test_power_between_two_samples_is_their_mean():
+    """A trapezoid: of the first power alone, or the second, the joules would be none or twice as many."""
+    meter = EnergyMeter([ReplayEnergy([], watts=[0.0, 200.0], provenance="integrated")])
+    meter.start()
+    meter.stop()
+    (track,) = meter._tracks
+    assert track.integral / 200 == pytest.approx(meter.seconds / 2, abs=0.05)
+    assert track.samples == 2
+    assert track.integral > 0
+
+
 def test_replayed_power_stands_in_for_a_counter():
     device = ReplayEnergy([], watts=[100.0, 100.0], provenance="integrated")
     with measure([device], device="cpu") as cost:

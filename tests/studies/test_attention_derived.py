@@ -46,6 +46,13 @@ def test_two_power_laws_cross_where_they_are_equal(at):
     assert not back.ahead
 
 
+def test_of_several_crossings_the_last_counts():
+    ratios = dict(zip(LENGTHS, (2.0, 0.5, 2.0, 2.0, 0.5), strict=True))
+    met = crossover({T: [r, r, r] for T, r in ratios.items()}, {T: [1.0, 1.0, 1.0] for T in LENGTHS})
+    assert met.length.value == pytest.approx((2048 * 4096) ** 0.5)  # halfway, both axes logarithmic
+    assert met.ahead
+
+
 def test_who_is_ahead_throughout_never_crosses():
     met = crossover(power_law(1.0, 1.0), power_law(2.0, 1.0))
     assert (met.length, met.ahead, met.settled) == (None, True, True)

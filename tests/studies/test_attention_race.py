@@ -159,6 +159,24 @@ def test_a_step_of_a_model_is_the_training_step():
     assert built.facts()["macs_linear"] == counted.macs_linear
 
 
+@pytest.mark.parametrize("name", ["sdpa", "sliding_window", "linear", "mla", "lsh"])
+def test_the_timed_model_decodes_what_a_full_pass_gives(name):
+    subject = Subject(name, subject="model", dim=16, heads=2, depth=2, batch=2, length=24, vocabulary=50)
+    built = subject.build()
+    built.network.eval()
+    tokens_BT = built.tokens_BT[:, :-1]
+    built.prefill()
+    built.caches = [block.attention.new_cache(2) for block in built.model.blocks]
+    with torch.no_grad():
+        parts = [built.read(tokens_BT[:, :20])]
+        parts += [built.read(tokens_BT[:, place : place + 1]) for place in range(20, 24)]
+        torch.testing.assert_close(torch.cat(parts, 1), built.network(tokens_BT), rtol=1e-4, atol=1e-5)
+    built.prefill()
+    for _ in range(9):
+        built.decode()
+    assert built.caches[0].length == 24 + 9
+
+
 def test_a_script_without_a_guard_does_not_run_twice(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

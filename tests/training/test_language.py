@@ -139,3 +139,12 @@ def test_the_rate_rises_in_a_line_and_falls_to_a_tenth():
 def test_what_cannot_be_trained_is_refused(text, change, told):
     with pytest.raises(InputError, match=told):
         train_language(model(), *text, **{**SETTING, **change})
+
+
+def test_looking_at_the_held_out_loss_on_the_way_changes_nothing(text):
+    once, often = (train_language(model(), *text, **{**SETTING, "steps": 12}, checks=checks) for checks in (1, 4))
+    assert often.losses == once.losses
+    assert often.windows == once.windows
+    assert once.curve == ()
+    assert [step for step, _ in often.curve] == [3, 6, 9, 12]
+    assert all(loss > 0 for _, loss in often.curve)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deadweight.attention.base import Cache, Macs, Projected
-from deadweight.attention.linear_chunks import SEGMENT, State, chunked_linear_attention, feature_map, least
+from deadweight.attention.linear_chunks import PIECE, State, chunked_linear_attention, feature_map, least
 from deadweight.errors import InputError
 
 
@@ -72,6 +72,6 @@ class Linear(Projected):
         count = -(-tokens // chunk)
         inside = 2 * chunk * chunk * width
         states = 2 * chunk * width * width + chunk * width
-        whole, rest = divmod(count, SEGMENT)
-        summing = (whole * SEGMENT**2 + rest**2) * (width * width + width)
+        whole, rest = divmod(count, PIECE)
+        summing = (whole * PIECE**2 + rest**2) * (width * width + width)
         return Macs(batch * self.heads * necessary, batch * self.heads * (count * (inside + states) + summing))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deadweight.data.corpora import documents
 from deadweight.data.images import digest
 from deadweight.errors import SourceError
 from deadweight.source import parse_source
@@ -20,7 +21,10 @@ _HOLD_OUT_EVERY = 10
 
 @dataclass(frozen=True)
 class TextData:
-    """Bytes of a text: `train` and `validation` are uint8 vectors, a token a byte (vocabulary 256)."""
+    """A text: `train` and `validation` are vectors of token numbers.
+
+    As loaded they are bytes, uint8 with the vocabulary 256.
+    """
 
     name: str
     train: Tensor = field(repr=False)
@@ -29,13 +33,17 @@ class TextData:
     vocabulary: int = 256
 
 
-def load_text(source: str) -> TextData:
-    """``embedded:stdlib``, or ``text:PATH`` of a file or of a folder of ``.txt``, ``.md`` and ``.py`` files.
+def load_text(source: str, *, limit: int | None = None) -> TextData:
+    """``embedded:stdlib``, ``text:PATH`` of a file or of a folder of ``.txt``, ``.md`` and ``.py`` files, or
+    ``hf:DATASET[:CONFIG][@REV][#SPLIT]``, of which the first `limit` rows are read.
 
-    Every tenth file is held out; a single file is cut after nine tenths.
+    Every tenth file or row is held out; a single file is cut after nine tenths.
     Raises :class:`SourceError` for what is missing or too short to learn from.
     """
     parsed = parse_source(source, example="text:book.txt")
+    files: list[Path] = []
+    if parsed.scheme == "hf":
+        return _split(source, documents(parsed, limit))
     if parsed.scheme == "embedded" and parsed.name in EMBEDDED:
         files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     elif parsed.scheme == "text":
@@ -47,10 +55,13 @@ def load_text(source: str) -> TextData:
     else:
         raise SourceError(
             f"unknown text source {source!r}",
-            expected="text:PATH or " + ", ".join(f"embedded:{name}" for name in EMBEDDED),
+            expected="text:PATH, hf:DATASET or " + ", ".join(f"embedded:{name}" for name in EMBEDDED),
             cure="give a file or folder of text",
         )
-    texts = [file.read_bytes() for file in files]
+    return _split(source, [file.read_bytes() for file in files])
+
+
+def _split(source: str, texts: list[bytes]) -> TextData:
     if len(texts) == 1:
         cut = len(texts[0]) * 9 // 10
         train, held = [texts[0][:cut]], [texts[0][cut:]]
@@ -59,7 +70,7 @@ def load_text(source: str) -> TextData:
         held = texts[::_HOLD_OUT_EVERY]
     if sum(map(len, train)) < 10_000 or sum(map(len, held)) < 1_000:
         raise SourceError(
-            f"{source!r} holds {sum(map(len, texts)):,} bytes in {len(texts)} files",
+            f"{source!r} holds {sum(map(len, texts)):,} bytes in {len(texts)} files or rows",
             expected="at least 10,000 bytes to train on and 1,000 held out",
             cure="check the path, or give more text",
         )

@@ -21,6 +21,7 @@ from deadweight.studies import attention_findings, attention_page
 from deadweight.studies.attention_race import race
 from deadweight.studies.attention_records import reference as reference_of
 from deadweight.studies.attention_subject import Subject, causal
+from deadweight.studies.attention_text import cut
 from deadweight.studies.attention_timing import outcome
 from deadweight.studies.study import Study
 from deadweight.training import suitable_threads
@@ -61,6 +62,9 @@ class AttentionStudy(Study):
         default_factory=dict, description="options by mechanism, e.g. {sliding_window: {window: 128}}"
     )
     text: str = Field(default="embedded:stdlib", description="what the small GPT-2 learns, a token a byte")
+    tokenizer: str | None = Field(
+        default=None, description="cut the text with this model's tokenizer, e.g. hf:gpt2; default: a token a byte"
+    )
     steps: int = Field(default=200, gt=0, description="training steps of each mechanism")
     batch: int = Field(default=2, gt=0, description="sequences a training step")
     length: int = Field(default=128, gt=0, description="tokens of a training sequence")
@@ -93,8 +97,8 @@ class AttentionStudy(Study):
 
     @classmethod
     def for_audit(cls) -> AttentionStudy:
-        """The settings of the audit, which are the defaults: about a minute."""
-        return cls()
+        """The settings of the audit: the defaults, with one metered round. About a minute."""
+        return cls(metered_rounds=1)
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -121,11 +125,12 @@ class AttentionStudy(Study):
         text = self._bytes()
         short = min(len(text.train), len(text.validation))
         if short <= self.length:
-            raise InputError(f"length {self.length} for a text of {short} bytes", expected="a shorter length")
+            raise InputError(f"length {self.length} for a text of {short} tokens", expected="a shorter length")
         training: dict[str, Json] = {
             name: getattr(self, name) for name in ("text", "steps", "batch", "length", "dim", "depth", "heads", "lr")
         }
         training |= {"windows": min(VALIDATION_WINDOWS, self.limit or VALIDATION_WINDOWS), "checks": self.checks}
+        training |= {} if self.tokenizer is None else {"tokenizer": self.tokenizer}
         training |= {} if self.epoch is None else {"epoch": self.epoch}
         train = [
             Cell(
@@ -254,7 +259,8 @@ class AttentionStudy(Study):
 
     def _bytes(self) -> TextData:
         if self._text is None:
-            self._text = load_text(self.text)
+            text = load_text(self.text, limit=self.limit)
+            self._text = text if self.tokenizer is None else cut(text, self.tokenizer)
         return self._text
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ machine, times the number of steps: training runs themselves share the machine.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -95,7 +96,7 @@ def paper_figures(records: Records, loss: Callable[[Records], Figure | None]) ->
     """The eight, as far as they were measured; `loss` draws the first, loss over training."""
     frame = paper_rows(records)
     first = loss(records)
-    figures = [] if first is None else [first]
+    figures = [] if first is None else [replace(first, title="Figure 1: loss while training")]
     if frame is None:
         return figures
     for name, title, column, caption in _BARS:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from deadweight.attention import Mechanism, mechanism
+from deadweight.attention import Cache, Mechanism, mechanism
 from deadweight.errors import InputError
 from deadweight.lab import Json
 from deadweight.meters import count
@@ -57,15 +57,13 @@ def causal(name: str, dim: int, heads: int, options: Mapping[str, Json]) -> Mech
 
 
 class Built:
-    """A subject that can be run: `step` trains, `prefill` reads all tokens, `decode` adds one after all of them.
-
-    decode: None where the subject keeps no cache.
-    """
+    """A subject that can be run: `step` trains, `prefill` reads all tokens into a cache, `decode` adds one more."""
 
     network: nn.Module
     attention: Mechanism
     step: Callable[[], object]
     prefill: Callable[[], object]
+    decode: Callable[[], object]
     small: Callable[[], object]
 
     def __init__(self, subject: Subject) -> None:
@@ -78,10 +76,6 @@ class Built:
     def kernel(self) -> str:
         """What really ran last."""
         return self.attention.kernel
-
-    def decoding(self) -> Callable[[], object] | None:
-        """Read all tokens into a cache; the function that is handed back then adds one token a call."""
-        return None
 
     def inputs(self) -> Any:
         """What the network is called with, for counting."""
@@ -133,18 +127,11 @@ class Layer(Built):
 
     @torch.no_grad()
     def prefill(self) -> None:
-        self.attention(self.x_BTC, self.attention.new_cache(self.subject.batch))
+        _, self.cache = self.attention(self.x_BTC, self.attention.new_cache(self.subject.batch))
 
     @torch.no_grad()
-    def decoding(self) -> Callable[[], object]:
-        _, cache = self.attention(self.x_BTC, self.attention.new_cache(self.subject.batch))
-        state = {"cache": cache}
-
-        @torch.no_grad()
-        def one() -> None:
-            _, state["cache"] = self.attention(self.x_BTC[:, :1], state["cache"])
-
-        return one
+    def decode(self) -> None:
+        _, self.cache = self.attention(self.x_BTC[:, :1], self.cache)
 
     def inputs(self) -> Tensor:
         return self.x_BTC
@@ -160,6 +147,7 @@ class Model(Built):
             torch.manual_seed(subject.seed)
             model = GPT2(shape, lambda _: causal(subject.mechanism, subject.dim, subject.heads, subject.options))
         self.network = model.to(self.device, self.dtype)
+        self.model: Any = model  # its parts are typed as nn.Module gives them: tensor or module
         found = model.blocks[0].attention
         assert isinstance(found, Mechanism)
         self.attention = found
@@ -178,7 +166,24 @@ class Model(Built):
 
     @torch.no_grad()
     def prefill(self) -> None:
-        self.network(self.tokens_BT[:, :-1])
+        self.caches: list[Cache] = [block.attention.new_cache(self.subject.batch) for block in self.model.blocks]
+        self.read(self.tokens_BT[:, :-1])
+
+    @torch.no_grad()
+    def decode(self) -> None:
+        self.read(self.tokens_BT[:, :1])
+
+    def read(self, tokens_BT: Tensor) -> Tensor:
+        """Logits of new tokens after what the caches hold, which grow by them."""
+        caches, start = self.caches, self.caches[0].length
+        places = torch.arange(start, start + tokens_BT.shape[1], device=tokens_BT.device)
+        x_BTC = self.model.tokens(tokens_BT) + self.model.positions(places)
+        for index, block in enumerate(self.model.blocks):
+            y_BTC, caches[index] = block.attention(block.norm1(x_BTC), caches[index])
+            x_BTC = x_BTC + y_BTC
+            x_BTC = x_BTC + block.mlp(block.norm2(x_BTC))
+        logits_BTV: Tensor = self.model.head(self.model.norm(x_BTC))
+        return logits_BTV
 
     def inputs(self) -> Tensor:
         return self.tokens_BT[:, :-1]

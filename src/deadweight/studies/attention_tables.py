@@ -199,8 +199,4 @@ def unmeasured(timed: Sequence[Record]) -> Table | None:
                 if reading is not None and reading["value"] is None:
                     told.setdefault(title, {"what": title, "value": MISSING, "why": reading["reason"],
                                             "what would help": reading["cure"]})  # fmt: skip
-            if found["decode_seconds"] is None:
-                why = "the timed model keeps no cache"
-                told.setdefault("decode", {"what": "decoding with the whole model", "value": MISSING, "why": why,
-                                           "what would help": "see the layers"})  # fmt: skip
     return Table("What was not measured here", pd.DataFrame(list(told.values()))) if told else None

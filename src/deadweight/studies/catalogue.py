@@ -27,7 +27,7 @@ def _data() -> Rows:
     return [
         *((f"embedded:{name}", about) for name, about in {**embedded.EMBEDDED, **text.EMBEDDED}.items()),
         ("folder:PATH", "images: class folders, or train/ and val/ that hold them"),
-        ("hf:DATASET[:CONFIG][@REV]", "images through `datasets`: the hub, its cache or a local folder"),
+        ("hf:DATASET[:CONFIG][@REV]", "images, or text to train on, through `datasets`: the hub, its cache, a folder"),
         ("text:PATH", "text: a file, or a folder of .txt, .md and .py files"),
         ("csv:PATH?text=COLUMN&label=COLUMN", "rows of a classification task; jsonl: and parquet: alike"),
     ]

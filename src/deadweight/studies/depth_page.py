@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pandas as pd
 
 from deadweight.lab import Record, Records
 from deadweight.report import Figure, Section, Table, charts
+from deadweight.studies import depth_experiments_page
 from deadweight.studies.depth_verdicts import block_losses, points, useful
 
 _SIMILARITIES = {
@@ -18,10 +21,19 @@ _NAMES = {
     **_SIMILARITIES,
     "pe_dominance": "PE dominance",
     "influence": "influence",
+    "aci": "ACI",
+    "cls_centrality": "CLS centrality",
+    "cls_attention": "attention to CLS",
+    "r2_self": "R² self",
+    "r2_all": "R² all",
+    "isi": "ISI",
     "nc1": "NC1",
     "nc2": "NC2",
+    "nc3": "NC3",
+    "nc4": "NC4",
     "margin": "margin",
     "ncm_accuracy": "NCM accuracy",
+    "probe_accuracy": "probe accuracy",
 }
 
 
@@ -31,20 +43,35 @@ def sections(records: Records, *, margin: float) -> list[Section]:
     figures: list[Figure] = []
     tables: list[Table] = []
     lead: list[str] = []
-    for record in skips:
+    for record, name in zip(skips, depth_experiments_page.unique_names(skips), strict=True):
         if record.result["measure"]:
-            figures.append(_skip_figure(record, margin))
+            figures.append(_of_model(_skip_figure(record, margin), name, record, len(skips)))
             lead.append(_skip_lead(record, margin))
-    for record in profiles:
-        figures += _profile_figures(record)
-        tables.append(_table(record))
+    if len(profiles) > 1:
+        more, side_by_side = depth_experiments_page.comparison(list(profiles), margin)
+        figures += more
+        tables += side_by_side
+    for record, name in zip(profiles, depth_experiments_page.unique_names(profiles), strict=True):
+        own = _profile_figures(record)
+        figures += [_of_model(figure, name, record, len(profiles)) for figure in own]
+        tables.append(_table(record, name if len(profiles) > 1 else ""))
         lead.append(_profile_lead(record, margin))
+    figures += depth_experiments_page.figures(records, margin)
+    tables += depth_experiments_page.tables(records, margin)
+    lead += depth_experiments_page.leads(records)
     lead += [_sentence(note) for record in skips for note in record.context.get("notes", [])]
     if not figures and not tables:
         return []
     title = "Depth: what each layer does"
     question = "Which layers still do something for the task?"
     return [Section("depth", title, question, " ".join(lead), tuple(figures), tuple(tables))]
+
+
+def _of_model(figure: Figure, name: str, record: Record, models: int) -> Figure:
+    """The figure, told apart from those of other models where there are any."""
+    if models < 2:
+        return figure
+    return dataclasses.replace(figure, id=f"{figure.id}-{record.key[:6]}", title=f"{name}: {figure.title}")
 
 
 def _skip_lead(record: Record, margin: float) -> str:
@@ -97,6 +124,7 @@ def _profile_figures(record: Record) -> list[Figure]:
     frame = pd.DataFrame(record.result["intervals"])
     figures = [*_similarity_figure(frame), *_influence_figure(frame), *_readout_figure(frame)]
     table = pd.DataFrame(record.result["table"])
+    figures += [*_scrambling_figure(table), *_attention_figure(frame)]
     nc1 = table[["layer", "nc1"]].dropna() if "nc1" in table else pd.DataFrame()
     nc1 = nc1[nc1["nc1"] > 0] if len(nc1) else nc1
     if len(nc1):
@@ -121,6 +149,37 @@ def _similarity_figure(frame: pd.DataFrame) -> list[Figure]:
         "final norm. Bands are 95 % bootstrap intervals over images."
     )
     return [Figure("depth-similarity", "Similarity of tokens by layer", caption, chart)]
+
+
+def _scrambling_figure(table: pd.DataFrame) -> list[Figure]:
+    if "r2_self" not in table or table["r2_self"].isna().all():
+        return []
+    names = {"r2_self": "from the token itself", "r2_all": "from the token, the others and CLS"}
+    shown = table.melt("layer", list(names), "from", "value").dropna().replace({"from": names})
+    shown["value"] = shown["value"].astype(float)
+    chart = charts.line(shown, "layer", "value", color="from", x_title="layer", y_title="held-out R²")
+    caption = (
+        "How well a token's own embedding can be predicted after each layer, on images the prediction was not fitted "
+        "to. Where the two part, what a token was made of has moved to the other tokens: the gap is the scrambling "
+        "index (ISI)."
+    )
+    return [Figure("depth-scrambling", "What is left of a token, and where", caption, chart)]
+
+
+def _attention_figure(frame: pd.DataFrame) -> list[Figure]:
+    names = {"cls_centrality": "CLS as a hub", "cls_attention": "attention from patches to CLS"}
+    shown = frame[frame["column"].isin(list(names))].replace({"column": names})
+    if shown.empty:
+        return []
+    chart = charts.line(
+        shown, "layer", "value", color="column", band=("low", "high"), x_title="layer", y_title="1 = like any token",
+        reference=1.0,
+    )  # fmt: skip
+    caption = (
+        "How much of a hub the CLS token is: the share of a random walk along attention that ends there, and the mean "
+        "attention it gets from patches, both times the number of tokens. Below 1 it is passed by."
+    )
+    return [Figure("depth-attention", "Where attention goes", caption, chart)]
 
 
 def _influence_figure(frame: pd.DataFrame) -> list[Figure]:
@@ -152,12 +211,12 @@ def _readout_figure(frame: pd.DataFrame) -> list[Figure]:
     return [Figure("depth-readout", "How well the classes can be read off each layer", caption, chart)]
 
 
-def _table(record: Record) -> Table:
+def _table(record: Record, name: str) -> Table:
     frame = pd.DataFrame(record.result["table"])
     frame = frame.dropna(axis="columns", how="all").rename(columns=_NAMES)
     notes = "; ".join(str(note) for note in record.context.get("notes", []))
     caption = f"{record.result['n']} held-out images. {_sentence(notes)}" if notes else ""
-    return Table("The profile", frame, caption)
+    return Table(f"The profile of {name}" if name else "The profile", frame, caption)
 
 
 def _sentence(note: str) -> str:

@@ -18,7 +18,7 @@ from deadweight.meters.clock import Stopwatch
 from deadweight.models import model_source, torch_dtype, transform
 from deadweight.probes.model_facts import fingerprint
 from deadweight.report import Section
-from deadweight.studies import mlp_page, mlp_verdicts
+from deadweight.studies import mlp_language, mlp_page, mlp_verdicts
 from deadweight.studies.answers import loaded, to_bits
 from deadweight.studies.mlp_cut import CALIBRATION, cut_and_refit
 from deadweight.studies.mlp_models import Cuts, Shape, build_variant, check_trainable, fresh, preparation
@@ -37,6 +37,8 @@ class MlpStudy(Study):
 
     images: str = Field(default="embedded:digits", description="source of labelled images")
     vision: str | None = Field(default=None, description="a trained model to examine instead of training variants")
+    language: str | None = Field(default=None, description="a causal language model to examine instead")
+    text: str = Field(default="embedded:stdlib", description="text it is refitted and measured on")
     model: str | None = Field(default=None, description="architecture to train (timm:NAME); default: a small ViT")
     variants: tuple[Variant, ...] = Field(default=("baseline", "grouped", "shallow"), description="models to compare")
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), description="one run of every variant for each")
@@ -86,8 +88,11 @@ class MlpStudy(Study):
             ) from problem
 
     def cells(self) -> list[Cell]:
-        if self.vision is not None:
-            return [self._cut_cell(self.vision)]
+        brought = [self._cut_cell(self.vision)] if self.vision is not None else []
+        if self.language is not None:
+            brought.append(mlp_language.cell_of(self.language, self.text, self.dtype, self.version))
+        if brought:
+            return brought
         check_trainable(self.model)
         data = self._pictures()
         shape: dict[str, Json] = {
@@ -110,6 +115,8 @@ class MlpStudy(Study):
     def run(self, cell: Cell, bench: Workbench) -> Outcome:
         if cell.kind == "cut":
             return self._cut(bench)
+        if cell.kind == mlp_language.KIND:
+            return mlp_language.cut_language(cell, bench)
         return self._train(cell, bench) if cell.kind == "train" else self._time(cell, bench)
 
     def findings(self, records: Records) -> list[Finding]:
@@ -123,7 +130,9 @@ class MlpStudy(Study):
 
     @property
     def _command(self) -> str:
-        return command_line("mlp", {"images": self.images, "vision": self.vision, "limit": self.limit})
+        return command_line(
+            "mlp", {"images": self.images, "vision": self.vision, "language": self.language, "limit": self.limit}
+        )
 
     def _pictures(self) -> ImageData:
         if self._data is None:

@@ -34,7 +34,7 @@ def cut_and_refit(intact: nn.Module, data: ImageData, note: Callable[[str, float
     for done, (name, surgery) in enumerate(SURGERIES.items(), start=1):
         note(f"{name}, refitted", done / (len(SURGERIES) + 1))
         try:
-            cut, target = _refitted(surgery, intact, batches)
+            cut, target = refitted(surgery, intact, batches)
         except SurgeryError as problem:
             notes.append(f"{name}: {problem.given}")
             continue
@@ -71,7 +71,7 @@ def _shared(model: nn.Module, **options: Any) -> nn.Module:
 SURGERIES: dict[str, Callable[..., nn.Module]] = {"shallow": _narrower, "grouped": _shared}
 
 
-def _refitted(surgery: Callable[..., nn.Module], intact: nn.Module, batches: list[Tensor]) -> tuple[nn.Module, str]:
+def refitted(surgery: Callable[..., nn.Module], intact: nn.Module, batches: list[Tensor]) -> tuple[nn.Module, str]:
     """Towards the stream, or where a block does not add to it as it is, towards each layer's own output."""
     try:
         return surgery(intact, refit="stream", batches=batches), "stream"

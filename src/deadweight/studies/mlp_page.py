@@ -9,6 +9,7 @@ import pandas as pd
 
 from deadweight.lab import Record, Records, accuracy_loss, holm
 from deadweight.report import Figure, Section, Table, charts
+from deadweight.studies import mlp_language
 from deadweight.studies.mlp_verdicts import change, effect_size, loss, pairs, share_removed, variants
 
 TITLE = "MLPs: shared, narrowed, or left alone"
@@ -30,6 +31,9 @@ def sections(records: Records, *, margin: float) -> list[Section]:
             figures.append(_cut_figure(record, margin))
             tables.append(_cut_table(record))
         lead.append(_cut_lead(record))
+    for record in records.where(kind=mlp_language.KIND):
+        tables.append(mlp_language.table(record))
+        lead.append(mlp_language.lead(record))
     if not lead:
         return []
     return [Section("mlp", TITLE, QUESTION, " ".join(lead), tuple(figures), tuple(tables))]

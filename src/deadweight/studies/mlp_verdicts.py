@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from deadweight.lab import Estimate, Finding, Record, Records, accuracy_loss, bootstrap_mean, paired_t
+from deadweight.studies import mlp_language
 from deadweight.studies.answers import from_bits
 
 CUT = {
@@ -17,7 +18,7 @@ CUT = {
 
 def findings(records: Records, *, margin: float, command: str) -> list[Finding]:
     """Losses of accuracy first, then what training and time have to say."""
-    found = [*_cut_findings(records, margin, command)]
+    found = [*_cut_findings(records, margin, command), *mlp_language.findings(records, margin, command)]
     others = variants(records)[1:]
     found += [_accuracy(records, name, margin, command) for name in others]
     found += [_degradation(records, name, command) for name in others]

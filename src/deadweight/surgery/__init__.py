@@ -2,6 +2,7 @@
 
 from deadweight.surgery.attention import FreshWeights, swap_attention
 from deadweight.surgery.blocks import drop_blocks
+from deadweight.surgery.early_exit import early_exit
 from deadweight.surgery.log import SURGERIES, record, replay, surgeries
 from deadweight.surgery.mlps import group_mlps, shallow_mlps
 from deadweight.surgery.positions import scale_positions
@@ -12,6 +13,7 @@ __all__ = [
     "FreshWeights",
     "check_target",
     "drop_blocks",
+    "early_exit",
     "group_mlps",
     "load_saved",
     "record",
