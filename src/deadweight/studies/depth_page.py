@@ -149,7 +149,7 @@ def _similarity_figure(frame: pd.DataFrame) -> list[Figure]:
 def _scrambling_figure(table: pd.DataFrame) -> list[Figure]:
     if "r2_self" not in table or table["r2_self"].isna().all():
         return []
-    names = {"r2_self": "from the token itself", "r2_all": "from the token, the others and CLS"}
+    names = {"r2_self": "from the token itself", "r2_all": "from everything"}
     shown = table.melt("layer", list(names), "from", "value").dropna().replace({"from": names})
     shown["value"] = shown["value"].astype(float)
     chart = charts.line(shown, "layer", "value", color="from", x_title="layer", y_title="held-out R²")
@@ -162,7 +162,7 @@ def _scrambling_figure(table: pd.DataFrame) -> list[Figure]:
 
 
 def _attention_figure(frame: pd.DataFrame) -> list[Figure]:
-    names = {"cls_centrality": "CLS as a hub", "cls_attention": "attention from patches to CLS"}
+    names = {"cls_centrality": "CLS as a hub", "cls_attention": "attention to CLS"}
     shown = frame[frame["column"].isin(list(names))].replace({"column": names})
     if shown.empty:
         return []
