@@ -76,7 +76,7 @@ def phases_of(curve: str, values_L: Floats, replicates_RL: Floats) -> Phases:
     for name, (first, last) in found.items():
         ends = np.array([own[name] for own in drawn if name in own] or [(first, last)])
         tail = (1 - LEVEL) / 2
-        low, high = np.quantile(ends, [tail, 1 - tail], axis=0, method="nearest").astype(int)
+        low, high = np.quantile(ends, [tail, 1 - tail], axis=0, method="nearest").astype(int).tolist()
         share = float(np.mean([name in own for own in drawn])) if drawn else 1.0
         phases.append(Phase(curve, name, first, last, low[0], high[0], low[1], high[1], share))
     missing = [f"{curve} has no {name}" for name in ("cliff", "plateau", "climb") if name not in found]
