@@ -66,8 +66,8 @@ def doubts(profile: DepthProfile) -> Iterator[str]:
     of_all = [name for name in ("r2_all", "isi") if name in profile.probes]
     if of_all and 0 < fewest < width:
         yield (
-            f"{', '.join(of_all)}: the smaller fold has {fewest} images for {width} dimensions of what an image's tokens "
-            "share: there the ridge decides, and R² of unseen images is low"
+            f"{', '.join(of_all)}: the smaller fold has {fewest} images for {width} dimensions of what an image's "
+            "tokens share: there the ridge decides, and R² of unseen images is low"
         )
     seen, kept = profile.sample.seen, len(profile.sample.hashes)
     if not seen:
