@@ -84,7 +84,12 @@ def depth(
     *,
     study: Path | None = None,
     vision: str | None = None,
+    compare: list[str] | None = None,
+    small: list[int] | None = None,
     images: str | None = None,
+    experiments: list[str] | None = None,
+    language: str | None = None,
+    text: str | None = None,
     common: Common | None = None,
 ) -> int:
     """Which layers still do something for the task?
@@ -94,9 +99,18 @@ def depth(
     Args:
         study: a YAML file or packaged study with all options; flags override it.
         vision: the model whose layers are looked at.
+        compare: more models, shown beside it; may be repeated.
+        small: depths of small ViTs to train on the images and compare, in place of a model; may be repeated.
         images: labelled images.
+        experiments: what to try beside leaving blocks out: positions, cls, shorten, exit; may be repeated.
+        language: a causal language model whose blocks are left out in turn.
+        text: what the language model predicts: embedded:stdlib or text:PATH.
     """
-    return _study("depth", study, given(vision=vision, images=images), common)
+    options = given(
+        vision=vision, compare=compare, small=small, images=images, experiments=experiments, language=language,
+        text=text,
+    )  # fmt: skip
+    return _study("depth", study, options, common)
 
 
 @app.command

@@ -97,8 +97,8 @@ class AttentionStudy(Study):
 
     @classmethod
     def for_audit(cls) -> AttentionStudy:
-        """The settings of the audit, which are the defaults: about a minute."""
-        return cls()
+        """The settings of the audit: the defaults, with one metered round. About a minute."""
+        return cls(metered_rounds=1)
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:

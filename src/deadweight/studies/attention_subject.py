@@ -57,12 +57,13 @@ def causal(name: str, dim: int, heads: int, options: Mapping[str, Json]) -> Mech
 
 
 class Built:
-    """A subject that can be run: `step` trains, `prefill` reads all tokens into a cache, `decoding` adds one a call."""
+    """A subject that can be run: `step` trains, `prefill` reads all tokens into a cache, `decode` adds one more."""
 
     network: nn.Module
     attention: Mechanism
     step: Callable[[], object]
     prefill: Callable[[], object]
+    decode: Callable[[], object]
     small: Callable[[], object]
 
     def __init__(self, subject: Subject) -> None:
@@ -75,10 +76,6 @@ class Built:
     def kernel(self) -> str:
         """What really ran last."""
         return self.attention.kernel
-
-    def decoding(self) -> Callable[[], object]:
-        """Read all tokens into a cache; the function that is handed back then adds one token a call."""
-        raise NotImplementedError
 
     def inputs(self) -> Any:
         """What the network is called with, for counting."""
@@ -130,18 +127,11 @@ class Layer(Built):
 
     @torch.no_grad()
     def prefill(self) -> None:
-        self.attention(self.x_BTC, self.attention.new_cache(self.subject.batch))
+        _, self.cache = self.attention(self.x_BTC, self.attention.new_cache(self.subject.batch))
 
     @torch.no_grad()
-    def decoding(self) -> Callable[[], object]:
-        _, cache = self.attention(self.x_BTC, self.attention.new_cache(self.subject.batch))
-        state = {"cache": cache}
-
-        @torch.no_grad()
-        def one() -> None:
-            _, state["cache"] = self.attention(self.x_BTC[:, :1], state["cache"])
-
-        return one
+    def decode(self) -> None:
+        _, self.cache = self.attention(self.x_BTC[:, :1], self.cache)
 
     def inputs(self) -> Tensor:
         return self.x_BTC
@@ -158,7 +148,6 @@ class Model(Built):
             model = GPT2(shape, lambda _: causal(subject.mechanism, subject.dim, subject.heads, subject.options))
         self.network = model.to(self.device, self.dtype)
         self.model: Any = model  # its parts are typed as nn.Module gives them: tensor or module
-        self.read = 0
         found = model.blocks[0].attention
         assert isinstance(found, Mechanism)
         self.attention = found
@@ -177,25 +166,16 @@ class Model(Built):
 
     @torch.no_grad()
     def prefill(self) -> None:
-        self._read(self.tokens_BT[:, :-1], self._caches(), 0)
+        self.caches: list[Cache] = [block.attention.new_cache(self.subject.batch) for block in self.model.blocks]
+        self.read(self.tokens_BT[:, :-1])
 
     @torch.no_grad()
-    def decoding(self) -> Callable[[], object]:
-        caches, self.read = self._caches(), self.subject.length
-        self._read(self.tokens_BT[:, :-1], caches, 0)
+    def decode(self) -> None:
+        self.read(self.tokens_BT[:, :1])
 
-        @torch.no_grad()
-        def one() -> None:
-            self._read(self.tokens_BT[:, :1], caches, self.read)
-            self.read += 1
-
-        return one
-
-    def _caches(self) -> list[Cache]:
-        return [block.attention.new_cache(self.subject.batch) for block in self.model.blocks]
-
-    def _read(self, tokens_BT: Tensor, caches: list[Cache], start: int) -> Tensor:
-        """Logits of new tokens after what the caches hold; the caches in the list are replaced."""
+    def read(self, tokens_BT: Tensor) -> Tensor:
+        """Logits of new tokens after what the caches hold, which grow by them."""
+        caches, start = self.caches, self.caches[0].length
         places = torch.arange(start, start + tokens_BT.shape[1], device=tokens_BT.device)
         x_BTC = self.model.tokens(tokens_BT) + self.model.positions(places)
         for index, block in enumerate(self.model.blocks):

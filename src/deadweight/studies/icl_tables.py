@@ -121,7 +121,8 @@ def arithmetic_table(records: Records) -> pd.DataFrame:
                 shift = np.abs(np.asarray(left["log_probs"]) - np.asarray(right["log_probs"]))
                 moved = np.asarray(left["predicted"]) != np.asarray(right["predicted"])
                 rows.append({"task": one.result["task"], "shift": shift.max(), "middle": np.median(shift),
-                             "flips": moved.mean(), "overturned": _largest(left["margin"], moved)})  # fmt: skip
+                             "flips": moved.mean(), "overturned": _largest(left["margin"], moved),
+                             "leads": left["margin"]})  # fmt: skip
     if not rows:
         return pd.DataFrame()
     grouped = pd.DataFrame(rows).groupby("task", sort=False)
@@ -129,10 +130,17 @@ def arithmetic_table(records: Records) -> pd.DataFrame:
         {
             "largest shift of a log-probability": grouped["shift"].max(),
             "median shift": grouped["middle"].median(),
+            "answers that lead by less": grouped[["shift", "leads"]].apply(_within_shift),
             "answers that change": grouped["flips"].mean(),
             "largest lead that was overturned": grouped["overturned"].max(),
         }
     ).reset_index()
+
+
+def _within_shift(frames: pd.DataFrame) -> float:
+    """The share of answers whose lead is smaller than the largest shift of one log-probability."""
+    leads = np.concatenate(frames["leads"].to_numpy())
+    return float(np.mean(leads < frames["shift"].max()))
 
 
 def _largest(margins: Sequence[float], moved: np.ndarray) -> float:
