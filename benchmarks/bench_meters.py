@@ -78,7 +78,7 @@ def codecarbon_tracker(package: Any) -> Any:
         country_iso_code="FRA", save_to_file=False, log_level="critical", allow_multiple_runs=True
     )
     tracker.start()
-    yield
+    yield tracker
     tracker.stop()
 
 
@@ -99,7 +99,12 @@ def meters(root: Path) -> dict[str, Callable[[], AbstractContextManager[Any]]]:
         print("codecarbon is not here: pip install --target DIR codecarbon, PYTHONPATH=DIR")
     else:
         package = importlib.import_module("codecarbon")
-        found["codecarbon's tracker"] = lambda: codecarbon_tracker(package)
+        with codecarbon_tracker(package) as tracker:
+            time.sleep(0.2)
+        if hasattr(tracker, "final_emissions_data"):
+            found["codecarbon's tracker"] = lambda: codecarbon_tracker(package)
+        else:
+            print("codecarbon's tracker does not start here, and does not say why")
     return found
 
 
