@@ -45,3 +45,24 @@ def say(title: str, found: dict[str, float], against: str) -> None:
         f"{title}: {found['ratio']:.2f} × {against} ({found['low']:.2f} … {found['high']:.2f}; "
         f"{found['ours']:.3f} s against {found['theirs']:.3f} s)"
     )
+
+
+def in_turns(works: dict[str, Callable[[], object]], *, rounds: int = 5, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of each of several pieces of work, one of each a round."""
+    for _ in range(warmup):
+        for work in works.values():
+            work()
+    return {name: list(took) for name, took in zip(
+        works, zip(*([_seconds(work) for work in works.values()] for _ in range(rounds)), strict=True), strict=True
+    )}  # fmt: skip
+
+
+def table(seconds: dict[str, list[float]], against: str, notes: dict[str, str] | None = None) -> None:
+    """A line each: median time, and the median of its ratios to `against` round by round."""
+    for name, took in seconds.items():
+        ratios = [one / two for one, two in zip(took, seconds[against], strict=True)]
+        note = (notes or {}).get(name, "")
+        print(
+            f"  {name:42s} {statistics.median(took) * 1e3:9.1f} ms  {statistics.median(ratios):7.3f} × {against} "
+            f"({min(ratios):.3f} … {max(ratios):.3f})  {note}"
+        )

@@ -1,6 +1,8 @@
-"""What every test shares: two threads, no network, no progress bars of others."""
+"""What every test shares: two threads, no network, no progress bars of others, a machine's lock of their own."""
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
@@ -9,6 +11,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets 
 import pytest
 import torch
 
+_TEMPORARY = tempfile.gettempdir()
+
 
 def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="run the long fault loops")
@@ -16,6 +20,14 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "soak: long fault loops, only with --soak")
+    # The lock of timing cells lies among the temporary files: whatever else times things here, tests do not wait for.
+    # The name is short because sockets are made below it.
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="dw-", dir=_TEMPORARY)
+
+
+def pytest_unconfigure():
+    shutil.rmtree(tempfile.tempdir, ignore_errors=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = _TEMPORARY
 
 
 def pytest_collection_modifyitems(config, items):

@@ -72,8 +72,8 @@ def own_cache(tmp_path_factory, monkeypatch):
 def evaluated(model, arguments, tasks, kind, **options):
     return lm_eval.simple_evaluate(
         model=model, model_args={"dtype": "float32", "device": "cpu", **arguments}, tasks=[f"dw_{kind}"],
-        task_manager=TaskManager(include_path=str(tasks), include_defaults=False), log_samples=True, bootstrap_iters=0,
-        **options,
+        task_manager=TaskManager(include_path=str(tasks), include_defaults=False), log_samples=True,
+        bootstrap_iters=0, **options,
     )  # fmt: skip
 
 

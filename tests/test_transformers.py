@@ -26,6 +26,7 @@ NAMES = deadweight.transformers.register()
 IDS = torch.randint(1, 60, (3, 20), generator=torch.Generator().manual_seed(0))
 CASES = {
     "eager": {}, "sdpa": {}, "flash": {}, "sliding_window": {"window": 5}, "linear": {"chunk": 4},
+    "block_sparse": {"block": 4, "local": 1, "stride": 2},
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ _DOOR = {
     "errors": "DeadweightError InputError MachineError SourceError SurgeryError CellFailed",
     "models": "LanguageModel load load_lm transform",
     "data": "load_images load_text",
-    "surgery": "drop_blocks group_mlps save scale_positions shallow_mlps surgeries swap_attention",
+    "surgery": "drop_blocks early_exit group_mlps save scale_positions shallow_mlps surgeries swap_attention",
     "attention": "MECHANISMS mechanism",
     "probes": "DepthProfile profile",
     "prompting": "TASKS Task load_task score_labels",
@@ -63,6 +63,7 @@ __all__ = [
     "compress",
     "count",
     "drop_blocks",
+    "early_exit",
     "energy_devices",
     "group_mlps",
     "idle_power",
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
     from deadweight.studies.running import audit, load_study, run
     from deadweight.surgery import (
         drop_blocks,
+        early_exit,
         group_mlps,
         save,
         scale_positions,

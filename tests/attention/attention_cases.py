@@ -28,10 +28,19 @@ CASES = {
     "lsh_one_round": ("lsh", {"buckets": 4, "rounds": 1, "window": 100, "rope": 10_000.0}),
     "lsh_window_1": ("lsh", {"buckets": 16, "rounds": 2, "window": 1}),
     "lsh_window_70": ("lsh", {"buckets": 2, "rounds": 2, "window": 70}),
+    "block_sparse": ("block_sparse", {"block": 8, "local": 2, "stride": 3}),
+    "block_sparse_rope": ("block_sparse", {"block": 5, "local": 1, "stride": 2, "rope": 10_000.0}),
+    "differential": ("differential", {}),
+    "differential_rope": ("differential", {"start": 0.2, "rope": 10_000.0}),
+    "gated_delta": ("gated_delta", {}),
+    "gated_delta_chunk_4": ("gated_delta", {"chunk": 4, "rope": 10_000.0}),
+    "retention": ("retention", {}),
+    "retention_chunk_7": ("retention", {"chunk": 7, "rope": 10_000.0}),
     "mla": ("mla", {}),
     "mla_narrow": ("mla", {"kv_rank": 5, "q_rank": 3, "rope_dim": 6, "rope": 500.0}),
 }
-TWO_SIDED = {name: case for name, case in CASES.items() if case[0] not in ("lsh", "mla")}
+CAUSAL_ONLY = ("gated_delta", "lsh", "mla", "retention")
+TWO_SIDED = {name: case for name, case in CASES.items() if case[0] not in CAUSAL_ONLY}
 LENGTHS = (1, 7, 65, 130)
 
 
@@ -73,12 +82,44 @@ def oracle(case, m, x):
     else:
         groups = {"gqa": 2, "mqa": 1}.get(name, HEADS)
         q, k, v = turned(project("q_proj", HEADS)), turned(project("k_proj", groups)), project("v_proj", groups)
-        if name == "linear":
+        if name in BEYOND:
+            y = BEYOND[name](m, x, q, k, v)
+        elif name == "linear":
             y = oracles.linear_attention(q, k, v, causal=m.causal)
         else:
             y = oracles.softmax_attention(q, k, v, window=options.get("window"), causal=m.causal)
     merged = y.permute(0, 2, 1, 3).reshape(x.shape)
     return F.linear(merged, weights["o_proj.weight"], weights.get("o_proj.bias"))
+
+
+def _sparse(m, x, q, k, v):
+    return oracles.block_attention(q, k, v, m.block, m.local, m.stride, m.causal)
+
+
+def _differential(m, x, q, k, v):
+    if m.rope is not None:  # turns the halves, each for itself
+        q, k = (split(F.linear(x, p.weight, p.bias), 2 * HEADS) for p in (m.q_proj, m.k_proj))
+        q, k = (oracles.rotary(x, 0, m.rope) for x in (q, k))
+        q, k = (torch.cat([x[:, 0::2], x[:, 1::2]], -1) for x in (q, k))
+    q1, k1, q2, k2 = m.lambdas
+    second = (q1 * k1).sum().exp() - (q2 * k2).sum().exp() + m.start
+    y = oracles.differential_attention(q, k, v, second, m.causal)
+    return y / (y.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * m.norm.weight * (1 - m.start)
+
+
+def _retention(m, x, q, k, v):
+    y = oracles.retention(q, k, v)
+    gate = F.linear(x, m.gate_proj.weight, m.gate_proj.bias)
+    return y / (y.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * split(gate * gate.sigmoid(), HEADS)
+
+
+def _delta(m, x, q, k, v):
+    keep = (F.linear(x, m.keep_proj.weight) + m.keep_bias).sigmoid().permute(0, 2, 1)
+    write = F.linear(x, m.write_proj.weight, m.write_proj.bias).sigmoid().permute(0, 2, 1)
+    return oracles.delta_rule(q, k, v, keep, write)
+
+
+BEYOND = {"block_sparse": _sparse, "differential": _differential, "gated_delta": _delta, "retention": _retention}
 
 
 def _latent(m, x, project, base):

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deadweight.attention import mechanism, oracles, pool_heads
 from deadweight.attention.banded import BandedAttention
+from deadweight.attention.gated_delta import unit_lower_inverse
 from deadweight.attention.linear_chunks import feature_map, running
 from deadweight.attention.lsh import hash_buckets, lsh_attention
 from deadweight.attention.lsh_blocks import sort_into_buckets
@@ -27,13 +28,35 @@ def test_executed_macs_equal_an_independent_count(case, length):
     assert macs.necessary <= macs.executed
 
 
-@pytest.mark.parametrize("case", [name for name in CASES if CASES[name][0] not in ("linear", "lsh")])
+NOT_BY_MASK = ("linear", "lsh", "block_sparse", "gated_delta", "retention")
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if CASES[name][0] not in NOT_BY_MASK])
 def test_necessary_macs_are_the_pairs_the_mask_leaves(case):
     name, options = CASES[case]
     length, window = 70, options.get("window", 70)
     pairs = sum(1 for t in range(length) for s in range(t + 1) if t - s < window)
     keys = DIM // HEADS + options.get("rope_dim", 32) if name == "mla" else DIM // HEADS
     assert build(case).macs(3, length).necessary == 3 * HEADS * pairs * (keys + DIM // HEADS)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_block_sparse_needs_the_pairs_of_its_pattern(causal):
+    length, (block, local, stride) = 70, (8, 2, 3)
+    pairs = sum(
+        1
+        for t in range(length)
+        for s in range(t + 1 if causal else length)
+        if abs(t // block - s // block) < local or s // block % stride == stride - 1
+    )
+    assert build("block_sparse", causal=causal).macs(3, length).necessary == 3 * HEADS * pairs * 2 * DIM // HEADS
+
+
+@pytest.mark.parametrize("size", [1, 2, 16, 64])
+def test_the_inverse_by_halves_is_the_inverse(size):
+    below = torch.randn(3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).tril(-1) / 4
+    eye = torch.eye(size, dtype=torch.float64)
+    torch.testing.assert_close(unit_lower_inverse(below) @ (eye + below), eye.expand(3, -1, -1), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("case", ["eager", "window_5", "linear", "lsh"])
@@ -54,6 +77,8 @@ def test_two_sided_attention_multiplies_the_whole_square():
 KERNELS = {
     "eager": "eager", "sdpa": "sdpa:flash", "flash": "sdpa:flash", "gqa": "sdpa:flash", "mqa": "sdpa:flash",
     "window_5": "banded", "linear": "chunked", "lsh": "sorted buckets", "mla": "sdpa:flash",
+    "block_sparse": "blocks, sdpa:flash",
+    "differential": "sdpa:flash", "gated_delta": "chunked", "retention": "chunked",
 }  # fmt: skip
 
 
@@ -241,6 +266,14 @@ BAD = {
     "odd rope_dim": (("mla", 64, 4), {"rope_dim": 3}, "rope_dim"),
     "rope": (("sdpa", 64, 4), {"rope": 0.5}, "rope 0.5"),
     "chunk": (("linear", 64, 4), {"chunk": 0}, "chunk 0"),
+    "retention's chunk": (("retention", 64, 4), {"chunk": 0}, "chunk 0"),
+    "delta's chunk": (("gated_delta", 64, 4), {"chunk": 24}, "power of two"),
+    "odd halves": (("differential", 15, 5), {}, "width 3"),
+    "odd quarters under rope": (("differential", 24, 4), {"rope": 1e4}, "half a head's width"),
+    "start": (("differential", 64, 4), {"start": 1.0}, "start 1.0"),
+    "stride": (("block_sparse", 64, 4), {"stride": 0}, "stride 0"),
+    "two-sided retention": (("retention", 64, 4), {"causal": False}, "causal"),
+    "two-sided delta": (("gated_delta", 64, 4), {"causal": False}, "causal"),
     "buckets": (("lsh", 64, 4), {"buckets": 7}, "buckets 7"),
     "rounds": (("lsh", 64, 4), {"rounds": 0}, "rounds 0"),
     "rank": (("mla", 64, 4), {"kv_rank": 0}, "kv_rank 0"),

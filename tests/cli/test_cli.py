@@ -15,7 +15,7 @@ from deadweight.cli import app, main
 
 COMMANDS = [
     "audit", "mlp", "depth", "icl", "attention", "run", "report", "status", "export", "diff", "list", "doctor",
-    "recommend", "completion",
+    "recommend", "completion", "compress",
 ]  # fmt: skip
 
 

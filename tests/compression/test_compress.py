@@ -10,7 +10,7 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 
 import deadweight as dw
 from deadweight.anatomy import anatomy
-from deadweight.compression.items import divided
+from deadweight.compression.items import divided, spread
 from deadweight.errors import InputError
 from deadweight.surgery.calibration import calibration
 
@@ -131,6 +131,14 @@ def test_every_fourth_item_is_held_out_whatever_the_batches():
     learn, held = divided(calibration(model, [numbers[:2], numbers[2:5], numbers[5:]], "a test"))
     assert [int(x) for batch in held for x in batch.args[0]] == [3, 7]
     assert [int(x) for batch in learn for x in batch.args[0]] == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+
+
+@pytest.mark.parametrize(("items", "expected"), [(3, [0, 3, 7]), (11, list(range(11))), (20, list(range(11)))])
+def test_a_few_items_are_spread_over_all(items, expected):
+    numbers = calibration(
+        torch.nn.Linear(1, 1), [torch.arange(11.0)[:, None][:4], torch.arange(11.0)[:, None][4:]], "x"
+    )
+    assert [int(x) for batch in spread(numbers, items) for x in batch.args[0]] == expected
 
 
 @pytest.mark.parametrize(
@@ -255,3 +263,13 @@ class Convolutional(torch.nn.Module):
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(InputError, match="no adapter knows"):
         dw.compress(Convolutional(), [torch.zeros(4, 3, 8, 8)], parameters=0.5)
+
+
+def test_the_card_says_what_was_measured_until_the_next_cut(trained, tmp_path):
+    small = dw.compress(trained[0], [trained[1]], parameters=0.8)
+    dw.save(small, tmp_path / "small")
+    card = (tmp_path / "small" / "README.md").read_text()
+    found = next(m for m in small.compression.measures if m.name == "cosine")
+    assert f"{found.after.value:.4g} ({found.after.low:.4g} … {found.after.high:.4g}; 1 before)" in card
+    dw.save(dw.shallow_mlps(small, 0.5), tmp_path / "smaller")
+    assert "What was measured" not in (tmp_path / "smaller" / "README.md").read_text()

@@ -17,7 +17,9 @@ def _ids(paths):
 
 
 def _commands(text):
-    for block in re.findall(r"```(?:sh|bash|console)?\n(.*?)```", text, re.DOTALL):
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        if language not in ("sh", "bash", "console", ""):
+            continue
         for line in block.replace("\\\n", " ").splitlines():
             yield line.split("  #")[0].strip().removeprefix("$ ")
 
@@ -40,6 +42,26 @@ def test_every_command_is_understood(path):
             app.parse_args(words[1:], exit_on_error=False, print_error=False)
 
 
+def _named_tests():
+    text = (ROOT / "docs/explanation/published-comparisons.md").read_text()
+    return sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)))
+
+
+@pytest.mark.parametrize(("path", "name"), _named_tests())
+def test_what_is_said_to_be_tested_is_tested(path, name):
+    assert f"def {name}(" in (ROOT / path).read_text()
+
+
 def test_the_readme_starts_with_the_two_commands():
     commands = [command for command in _commands((ROOT / "README.md").read_text()) if command]
     assert [command.split("  ")[0] for command in commands[:2]] == ["make audit", "make test"]
+
+
+def test_the_cells_of_the_readme_are_the_audits():
+    """A key changes with a cell's options and code; the README's commands name keys."""
+    from deadweight.studies.audit import AuditStudy
+    from deadweight.studies.running import plan
+
+    named = set(re.findall(r"audit/cells/([0-9a-f]{16})", (ROOT / "README.md").read_text()))
+    trained = {cell.key for cell in plan(AuditStudy()).cells if cell.kind == "train"}
+    assert named <= trained

@@ -123,7 +123,7 @@ def test_a_disk_that_fills_at_any_write_loses_nothing(tmp_path, monkeypatch):
     cells, calls = toy.cells(3), ["write", "fsync", "replace", "mkdir", "open"]
     run_cells(cells, toy.work, Store(tmp_path / "whole"))
     for call in calls:
-        for number in range(4):
+        for number in (0, 2):
             folder = tmp_path / f"{call}-{number}"
             real, left = getattr(os, call), [number]
 

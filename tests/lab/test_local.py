@@ -1,14 +1,20 @@
 """Cells in worker processes: what befalls one befalls no other, and the results are those of one process."""
 
+import contextlib
+import os
+import threading
+
 import pytest
 import toy
 
 from deadweight.errors import InputError
 from deadweight.lab import Cell, Outcome, Store, run_cells
+from deadweight.lab.bench import WAITS
 from deadweight.lab.engines import EXECUTORS
 from deadweight.lab.executor import InProcess
 from deadweight.lab.limits import Limits, free_memory
 from deadweight.lab.local import Processes
+from deadweight.lab.machine_lock import machine
 
 BAD = ["killed", "gone", "hang", "raise", "not a number"]
 
@@ -111,6 +117,19 @@ def test_a_timing_cell_runs_alone(tmp_path):
         if cell.exclusive:
             own = spans.pop(cell.key)
             assert all(one["ended"] <= own["began"] or own["ended"] <= one["began"] for one in spans.values())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no shared locks there")
+def test_waiting_for_the_machine_is_not_the_cells_own_time(tmp_path):
+    """Another run times something for longer than this one's cells may take."""
+    cells = [toy.one(0, exclusive=True), toy.one(1)]
+    with contextlib.ExitStack() as other:
+        other.enter_context(machine(alone=True))
+        threading.Timer(2.5, other.pop_all().close).start()
+        diary = _Diary()
+        run_cells(cells, toy.work, Store(tmp_path), engine=Processes(Limits(jobs=2, timeout=1.5)), observer=diary)
+    assert all(Store(tmp_path).record(cell) is not None for cell in cells)
+    assert ("note", 0, WAITS, None) in diary.lines
 
 
 def test_plain_runs_stay_in_this_process():

@@ -46,9 +46,9 @@ class ToyStudy(Study):
         return []
 
 
-if __name__ != "__main__":
+if __name__ == "toy_study":
     STUDIES.add("toy", ToyStudy)
-else:
+elif __name__ == "__main__":
     import toy_study  # noqa: F401  # once more, under the name that worker processes know it by
 
     from deadweight.cli import main

@@ -3,6 +3,7 @@ import torch
 from transformers import GPT2Config as HuggingFaceConfig
 from transformers import GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from deadweight.attention import mechanism
 from deadweight.errors import InputError
 from deadweight.models.gpt2 import GPT2, GPT2Config
 
@@ -28,6 +29,57 @@ def test_logits_equal_those_of_transformers(options, length):
     with torch.no_grad():
         torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prompt", [1, 5, 12])
+def test_greedy_generation_with_a_cache_equals_that_of_transformers(prompt):
+    theirs = huggingface(bos_token_id=None, eos_token_id=None, pad_token_id=0)
+    theirs.transformer.wpe.weight.mul_(20)  # or every place would bring the same token
+    theirs.transformer.ln_f.bias.zero_()
+    ours = GPT2.from_huggingface(theirs)
+    tokens = torch.randint(50, (3, prompt), generator=torch.Generator().manual_seed(prompt))
+    wanted = theirs.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=8, do_sample=False)
+    assert torch.equal(ours.generate(tokens, 8), wanted)
+    assert len(set(wanted[:, prompt:].flatten().tolist())) > 3  # or nothing was tested
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [None, "sliding_window", "linear", "lsh", "mla", "gated_delta"])
+def test_steps_with_a_cache_give_the_logits_of_the_full_pass(name):
+    torch.manual_seed(0)
+    attention = None if name is None else lambda _: mechanism(name, 24, 4)
+    model = GPT2(TINY, attention).double()
+    tokens = torch.randint(50, (2, 14), generator=torch.Generator().manual_seed(1))
+    cache, start = model.new_cache(2), 0
+    for count in (5, 1, 6, 2):
+        logits, cache = model.step(tokens[:, start : start + count], cache)
+        start += count
+        torch.testing.assert_close(logits, model(tokens[:, :start])[:, -1], rtol=1e-9, atol=1e-9)
+    assert cache.length == start
+
+
+@torch.no_grad()
+def test_drawn_tokens_follow_the_generator_and_cold_ones_are_the_likeliest():
+    model = GPT2.from_huggingface(huggingface())
+    prompt = torch.zeros(2, 3, dtype=torch.long)
+    draws = [model.generate(prompt, 9, temperature=5.0, generator=torch.Generator().manual_seed(n)) for n in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert torch.equal(model.generate(prompt, 9, temperature=1e-4), model.generate(prompt, 9))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "count", "told"), [(12, 9, "21 tokens"), (0, 3, "prompt"), (3, -1, "-1 tokens")], ids=str
+)
+def test_generation_beyond_what_there_is_is_refused_before_it_starts(prompt, count, told):
+    with pytest.raises(InputError, match=told):
+        GPT2(TINY).generate(torch.zeros(1, prompt, dtype=torch.long), count)
+
+
+def test_an_attention_without_a_cache_is_named():
+    with pytest.raises(InputError, match="block 0 with a Identity"):
+        GPT2(TINY, attention=lambda _: torch.nn.Identity()).new_cache(1)
 
 
 def test_the_copy_shares_nothing_with_the_original():

@@ -14,7 +14,9 @@ from deadweight.errors import InputError
 from deadweight.models import load_lm
 from deadweight.prompting import distinct_tokens, memory, packing, score_labels
 from deadweight.prompting.blocks import blocks_of
+from deadweight.prompting.encoding import Query
 from deadweight.prompting.memory import Room
+from deadweight.prompting.scorer import token_scores
 from deadweight.prompting.trie import build_trie
 
 SHOWN = "Review: the soup was warm.\nSentiment: positive\n\n"
@@ -197,6 +199,39 @@ def test_a_model_that_ignores_positions_is_computed_plainly(build_lm):
     with pytest.warns(UserWarning, match="does not take packed sequences"):
         found = score_labels(lm, PROMPTS, LABELS)
     torch.testing.assert_close(found, plain(lm, PROMPTS, LABELS), rtol=0, atol=1e-3)
+
+
+def test_a_plain_pass_answers_all_labels_of_one_token(build_lm):
+    lm = build_lm(lambda size: transformers.BloomConfig(vocab_size=size, hidden_size=32, n_layer=2, n_head=4))
+    passes = []
+    with pytest.warns(UserWarning, match="does not take packed sequences"):
+        score_labels(lm, PROMPTS[:1], [" a"])  # the trial run
+    lm.model.register_forward_hook(lambda *_: passes.append(1))
+    with pytest.warns(UserWarning, match="does not take packed sequences"):
+        found = score_labels(lm, PROMPTS[:3], ["a", "b", "c", " the"])
+    assert len(passes) == 3 * (1 + (len(lm.tokenizer(" the").input_ids) > 1))
+    torch.testing.assert_close(found, plain(lm, PROMPTS[:3], ["a", "b", "c", " the"]), rtol=0, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*packed sequences")
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "one by one"])
+@torch.no_grad()
+def test_whether_the_answer_is_the_greedy_one(build_lm, llama, packed):
+    bloom = lambda size: transformers.BloomConfig(vocab_size=size, hidden_size=32, n_layer=2, n_head=4)  # noqa: E731
+    lm = llama if packed else build_lm(bloom)
+    queries, expected = [], []
+    for number, prompt in enumerate(PROMPTS[:6]):
+        ids = lm.tokenizer(prompt).input_ids
+        whole = list(ids)
+        for _ in range(2):
+            whole.append(int(lm.model(torch.tensor([whole])).logits[0, -1].argmax()))
+        for last in (whole[-1], (whole[-1] + 1) % 300):
+            queries.append(Query(number, len(queries), (*whole[:-1], last), len(ids)))
+            expected.append(last == whole[-1])
+    scores, greedy = token_scores(lm.model, queries, greedy=True)
+    assert greedy == expected
+    assert [len(one) for one in scores] == [2] * 12
+    assert token_scores(lm.model, queries)[1] == []
 
 
 @pytest.mark.parametrize("deaf_to", ["attention_mask", "position_ids"])

@@ -1,9 +1,14 @@
 """The server backend against a server: HTTP on a real socket, a model behind it that answers."""
 
 import asyncio
+import importlib.util
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -11,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from deadweight.errors import CellFailed, InputError, SourceError
+from deadweight.models import load_lm
 from deadweight.prompting import server as backend
 from deadweight.prompting.generate import LocalGenerator
 from deadweight.prompting.server import Server, ServerGenerator, check_server, parse_server
@@ -207,6 +213,22 @@ def test_replies_are_kept_for_the_next_time(local, pauses, tmp_path):
     assert local.asked == []
     generator(local, pauses, journal).generate(PROMPTS[:1], 4)  # another question: more tokens
     assert local.asked == PROMPTS[:1]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="transformers serve wants the package openai")
+def test_the_server_of_transformers(language_folder, pauses):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(language_folder), "--device", "cpu",
+               "--host", "127.0.0.1", "--port", str(port)]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as serving:
+        try:
+            asked = Server(f"http://127.0.0.1:{port}/v1", str(language_folder), attempts=120, workers=1)
+            found = ServerGenerator(asked, sleep=lambda _: time.sleep(0.5)).generate(PROMPTS, 4)
+        finally:
+            serving.terminate()
+    assert found == LocalGenerator(load_lm(f"hf:{language_folder}", device="cpu")).generate(PROMPTS, 4)
 
 
 @pytest.fixture

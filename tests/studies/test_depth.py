@@ -96,7 +96,8 @@ def test_page(done):
     study, records = done
     (section,) = study.sections(records)
     assert {figure.id for figure in section.figures} == {
-        "depth-skip", "depth-similarity", "depth-influence", "depth-readout", "depth-nc1",
+        "depth-skip", "depth-similarity", "depth-influence", "depth-readout", "depth-nc1", "depth-scrambling",
+        "depth-attention",
     }  # fmt: skip
     for figure in section.figures:
         figure.chart.to_dict()
@@ -106,7 +107,7 @@ def test_page(done):
 
 
 def test_untrained_weights_get_no_verdicts(tmp_path):
-    records = run(load_study("mini-2511.21635").model_copy(update={"limit": 60}), tmp_path)
+    records = run(DepthStudy(vision="embedded:digits-vit", limit=60), tmp_path)
     assert not records.failed
     findings = records.findings()
     assert len(findings) >= 6
@@ -152,7 +153,9 @@ def test_model_of_another_cell(folder, tmp_path):
 
 def test_options():
     assert yaml.safe_load(packaged_studies()["mini-2511.21635"].read_text(encoding="utf-8"))["study"] == "depth"
-    assert not load_study("mini-2511.21635").judged
+    assert load_study("mini-2511.21635").small == (4, 8, 12)
+    assert load_study("paper-2511.21635").vision == "timm:vit_base_patch16_224"
+    assert not DepthStudy(vision="embedded:digits-vit").judged
     assert not DepthStudy(vision="timm:vit_tiny_patch16_224?pretrained=false").judged
     assert DepthStudy(vision="file:somewhere").judged
     assert isinstance(DepthStudy(vision="file:somewhere", images="embedded:nothing"), DepthStudy)

@@ -15,13 +15,16 @@ from deadweight.models import load_lm
 from deadweight.prompting import load_task, score_labels, split_items
 from deadweight.prompting.embedded_tasks import ASKING
 from deadweight.prompting.frames import frame_prompts
+from deadweight.prompting.public_tasks import PUBLIC
 from deadweight.studies.audit import AuditStudy
 from deadweight.studies.depth import DepthStudy
 from deadweight.studies.icl import IclStudy, run_icl
 from deadweight.studies.icl_checks import demonstration_seed
 from deadweight.studies.icl_findings import icl_findings
+from deadweight.studies.icl_override import FOLLOWED, SHAKEN, SHUNNED, override_table
 from deadweight.studies.icl_page import icl_sections
-from deadweight.studies.icl_rates import Sitting, difference, loss
+from deadweight.studies.icl_rates import Sitting, by_task, difference, loss
+from deadweight.studies.icl_tables import arithmetic_table, decoding_table, decomposition_table, item_table, sweep_table
 from deadweight.studies.mlp import MlpStudy
 from deadweight.studies.running import load_study, retell, run
 
@@ -153,7 +156,7 @@ def test_override_counts_items_whose_prior_is_right():
     assert "random labels move 0%" in override.claim
     beyond = found["excess-override"]
     assert beyond.estimate == pytest.approx(12 / 60)
-    assert "does take up" in beyond.claim
+    assert SHAKEN in beyond.claim  # 20 % of two labels is less than a coin would follow
     assert "With two labels" in beyond.claim
 
 
@@ -186,6 +189,18 @@ def test_the_section_survives_what_is_undefined():
     assert math.isnan(inverted["κ with φ(y*)"])  # everything is one class on both sides
 
 
+def test_a_model_that_never_writes_a_label_is_told_of_all_the_same():
+    none = [-1] * 12
+    records = Records([record(seed, [0, 1] * 6, frames(none, none, none, none)) for seed in (0, 1)])
+    assert icl_findings(records, 0.01, "cmd") == []
+    (section,) = icl_sections(records)
+    table = section.tables[0].frame
+    assert (table["invalid"] == 1).all()
+    assert table["truth alignment"].isna().all()
+    assert "nan" not in section.lead
+    assert "No reply was one of the labels" in section.lead
+
+
 @pytest.mark.parametrize("labels", [("a", "b", "c")])
 def test_the_two_label_remark_is_for_two_labels(labels):
     gold = np.arange(12) % 3
@@ -196,6 +211,47 @@ def test_the_two_label_remark_is_for_two_labels(labels):
 
 def test_no_records_no_section():
     assert icl_sections(Records([])) == []
+
+
+def test_gains_are_repaired_less_broken():
+    half = np.where(np.arange(60) < 30, RIGHT, WRONG)
+    natural = np.where((np.arange(60) >= 10) & (np.arange(60) < 50), RIGHT, WRONG)  # breaks 10, repairs 20
+    row = decomposition_table(by_task(Records([record(0, GOLD, frames(half, natural, RIGHT, RIGHT))]))).iloc[0]
+    told = {name: row[name] * 60 for name in ("kept", "repaired", "broken", "gain", "accuracy", "prior accuracy")}
+    assert told == pytest.approx(
+        {"kept": 20, "repaired": 20, "broken": 10, "gain": 10, "accuracy": 40, "prior accuracy": 30}
+    )
+    assert row["right answers that are the prior's"] == pytest.approx(0.5)
+
+
+def test_demonstrations_are_dead_past_the_number_that_gains_nothing_more():
+    gold = np.arange(600) % 2
+    half = np.where(np.arange(600) < 300, gold, 1 - gold)
+    answers = {("zero-shot", 0): half, ("natural", 2): gold, ("natural", 4): gold, ("natural", 8): gold}
+    table = sweep_table(by_task(Records([record(seed, gold, answers) for seed in (0, 1)]))).set_index("k")
+    assert table["dead past here"].to_dict() == {0: "no", 2: "yes", 4: "yes"}
+    assert table.loc[0, "most gained by a larger k"] == pytest.approx(0.5)
+
+
+def test_the_arithmetic_alone_moves_answers(study, language, tasks):
+    both = IclStudy(**{**study.model_dump(), "compare_dtype": "bfloat16", "seeds": (0,), "k": (2,)})
+    records = Records([Record(cell, dict(both.run(cell, Quiet()).result), {}, {}) for cell in both.cells()])
+    assert [one.cell.params["dtype"] for one in records] == ["float32", "bfloat16"]
+    (row,) = arithmetic_table(records).to_dict("records")
+    left, right = (np.asarray(one.result["frames"][1]["log_probs"]) for one in records)
+    assert row["largest shift of a log-probability"] >= np.abs(left - right).max() > 0
+    assert 0 <= row["answers that change"] <= row["answers that lead by less"] <= 1
+    assert len(decoding_table(records)) == 4
+    assert arithmetic_table(Records(records[:1])).empty
+
+
+class Quiet:
+    """A bench that nobody watches."""
+
+    device = "cpu"
+
+    def note(self, text):
+        pass
 
 
 REFUSED = {
@@ -235,6 +291,49 @@ def test_the_packaged_study_asks_all_embedded_tasks():
     assert isinstance(study, IclStudy)
     assert sorted(load_task(source).name for source in study.tasks) == sorted(ASKING)
     assert yaml.safe_dump(study.model_dump(mode="json"))
+
+
+def test_the_papers_study_is_eight_models_on_eight_declared_tasks():
+    study = load_study("paper-2511.21038")
+    assert isinstance(study, IclStudy)
+    assert len(study.language) == len(study.tasks) == 8
+    assert len(study.seeds) == 5
+    assert 8 in study.k
+    assert {source.removeprefix("hf:") for source in study.tasks} <= set(PUBLIC)
+    assert all(source.split(":")[1].split("/")[0] in {"meta-llama", "mistralai", "Qwen", "google"}
+               for source in study.language)  # fmt: skip
+
+
+def test_unsettled_is_not_overridden():
+    """With two labels, doubt alone moves answers to φ(y*): half of them at most counts as chance."""
+    coin = np.where(np.arange(60) % 4 < 2, RIGHT, WRONG)
+    shaken = judged(Records([record(0, GOLD, frames(RIGHT, RIGHT, coin, RIGHT))]))["excess-override"]
+    assert shaken.low > 0.3
+    assert "no more often than chance" in shaken.claim
+    table = override_table(by_task(Records([record(0, GOLD, frames(RIGHT, RIGHT, coin, RIGHT))])))
+    assert table.loc[0, "φ(y*) given"] == table.loc[0, "chance"] == 0.5
+    assert table.loc[0, "reading"] == SHAKEN
+    assert override_table(by_task(Records([record(0, GOLD, frames(RIGHT, RIGHT, WRONG, RIGHT))]))).loc[
+        0, "reading"
+    ] == FOLLOWED  # fmt: skip
+    assert override_table(by_task(Records([record(0, GOLD, frames(RIGHT, RIGHT, RIGHT, WRONG))]))).loc[
+        0, "reading"
+    ] == SHUNNED  # fmt: skip
+
+
+def test_every_answer_can_be_read_one_by_one(language, tasks):
+    lm, task = load_lm(language, device="cpu"), load_task(tasks[0])
+    records = run_icl(lm, task, k=(2,), seeds=2, limit=4, conditions=["zero-shot", "natural"])
+    table = item_table(records, task)
+    assert len(table) == 4 * 2 * 2
+    assert set(table["answer"]) <= set(LABELS)
+    right = (table["answer"] == table["label"]).groupby([table["seed"], table["condition"]]).mean()
+    assert right[0, "natural"] == records[0].result["accuracy natural k=2"]
+    assert all(label in question for label, question in zip(table["label"], table["question"], strict=True))
+    zero = table[table["condition"] == "zero-shot"]
+    assert (zero["answer"] == zero["prior"]).all()
+    assert (table["lead"] >= 0).all()
+    assert "question" not in item_table(records)
 
 
 @pytest.mark.parametrize("items", [12, 24, 100])

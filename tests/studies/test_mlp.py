@@ -5,22 +5,26 @@ import math
 import statistics
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
-import yaml
 from PIL import Image
 from pydantic import ValidationError
 from scipy import stats
 
-import deadweight.studies
 from deadweight.data import as_tensors, load_images
-from deadweight.errors import InputError
+from deadweight.errors import InputError, SourceError
 from deadweight.lab import Cell, Record, Records, Store, run_cells
 from deadweight.models import load, transform
+from deadweight.studies import mlp_models
 from deadweight.studies.mlp import MlpStudy
+from deadweight.studies.mlp_cut import calibration_images, cut_and_refit
 from deadweight.studies.mlp_models import Cuts, Shape, build_variant, fresh, patch_for
-from deadweight.surgery import save
+from deadweight.studies.mlp_verdicts import effect_size
+from deadweight.studies.running import load_study
+from deadweight.surgery import group_mlps, save, shallow_mlps
+from deadweight.training import Recipe
 
 TINY = {"limit": 60, "epochs": 2, "dim": 16, "depth": 2, "heads": 2, "patch_size": 4, "seeds": (0, 1)}
 
@@ -209,7 +213,9 @@ def test_a_users_own_model_is_cut_and_not_retrained(classes, measure, pictures, 
     result = record.result
     assert result["measure"] == measure
     assert set(result["cuts"]) == {"shallow", "grouped"}
+    assert result["calibration"] == len(study._pictures().train)
     assert result["cuts"]["grouped"]["unique_mlps"] == 2
+    assert {cut["refit"] for cut in result["cuts"].values()} == {"stream"}
     assert result["cuts"]["shallow"]["parameters"] < result["intact"]["parameters"]
     if measure == "agreement":
         assert set(result["intact"]["correct"]) == {"1"}
@@ -249,6 +255,8 @@ def test_untrained_weights_get_no_verdict(pictures, tmp_path):
         {"recipe": {"learning": 1}},
         {"keep": 0.0},
         {"epochs": 0},
+        {"recipe": {"augment": "none"}},
+        {"image_size": 0},
     ],
     ids=str,
 )
@@ -262,9 +270,62 @@ def test_a_model_that_cannot_be_sized_is_refused():
         MlpStudy(model="hf:some/model").cells()
 
 
-def test_the_packaged_study_is_the_audits():
-    from importlib.resources import files
+NAMES = ("mini-2512.01059", "mini-2512.01059-mnist5k", "paper-2512.01059")
 
-    text = yaml.safe_load((files(deadweight.studies) / "mini-2512.01059.yaml").read_text(encoding="utf-8"))
-    assert text.pop("study") == "mlp"
-    assert MlpStudy(**text) == MlpStudy.for_audit()
+
+def test_the_packaged_studies():
+    mini, second, paper = (load_study(name) for name in NAMES)
+    for study in (mini, second, paper):
+        assert study.variants == ("baseline", "grouped", "shallow", "thin")
+    assert mini.images == MlpStudy.for_audit().images == "embedded:digits"
+    assert len(mini.seeds) == len(second.seeds) == 5
+    assert paper._recipe(42) == Recipe.paper()
+    assert (paper.image_size, paper.seeds) == (224, (42, 43))
+    with pytest.raises(SourceError, match="imagenet"):  # before anything is computed
+        paper.cells()
+
+
+def test_a_miniature_of_the_paper_study(pictures, tmp_path):
+    """Everything the full one turns on, on three classes of pictures and a ViT of two blocks."""
+    small = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlp_models, "load", lambda source, **options: load(source, **{**options, **small}))
+        study = MlpStudy(
+            images=f"folder:{pictures}", model="timm:vit_base_patch16_224", image_size=16, based_on="paper", epochs=2,
+            variants=("baseline", "grouped"), seeds=(0,), recipe={"batch_size": 8}, trackers=("tensorboard",),
+            workers=1,
+        )  # fmt: skip
+        records, store = run(study, tmp_path)
+    for record in records.where(kind="train"):
+        folder = store.folder_of(record.key)
+        curves = pd.read_parquet(folder / "curves.parquet")
+        assert list(curves["ema_top1"]) == record.result["curves"]["ema_top1"]
+        assert list(curves["epoch"]) == [1, 2]
+        assert list((folder / "deadweight").glob("events*"))
+    (section,) = study.sections(records)
+    assert "average top-1 %" in section.tables[0].frame
+
+
+def test_effect_size_is_cohens():
+    before, after = [0.97, 0.98, 0.96], [0.95, 0.97, 0.96]
+    lost = np.subtract(before, after)
+    assert effect_size(before, after) == pytest.approx(lost.mean() / lost.std(ddof=1))
+    assert effect_size([0.9], [0.8]) is None
+    assert effect_size([0.9, 0.8], [0.8, 0.7]) is None  # the same loss twice: no spread to measure it in
+
+
+def test_a_cut_is_refitted_on_training_images_and_judged_on_others(pictures, tmp_path):
+    """What the record counts is what the surgery, called by hand, does; labels play no part."""
+    model = load(saved_vit(tmp_path / "mine", 3, pictures))
+    data = load_images(f"folder:{pictures}", transform=transform(model))
+    outcome = cut_and_refit(model, data, lambda text, done: None)
+    batches = calibration_images(data)
+    images, truth = as_tensors(data.validation)
+    for name, cut in (
+        ("shallow", shallow_mlps(model, 2 / 3, by="activation", refit="stream", batches=batches)),
+        ("grouped", group_mlps(model, 2, merge="union", refit="stream", batches=batches)),
+    ):
+        with torch.inference_mode():
+            right = cut(images).argmax(1) == truth
+        assert outcome.result["cuts"][name]["correct"] == "".join("01"[hit] for hit in right.tolist())
+    assert sum(len(batch) for batch in batches) == len(data.train)

@@ -67,7 +67,7 @@ def test_keys_and_values_are_pooled_over_neighbouring_heads():
     torch.testing.assert_close(back(TOKENS), swapped(TOKENS), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["lsh", "mla"])
+@pytest.mark.parametrize("name", ["lsh", "mla", "gated_delta", "retention", "differential"])
 def test_fresh_weights_are_said_to_be(name):
     with pytest.warns(FreshWeights, match=name):
         swapped = swap_attention(gpt2(), name)

@@ -171,6 +171,10 @@ def test_surgeries_compose_in_either_order(model, zoo):
 @given(depth=st.integers(1, 40), size=st.integers(1, 45), pattern=st.sampled_from(["adjacent", "strided", "mirrored"]))
 @settings(max_examples=60, deadline=None)
 def test_every_pattern_is_a_partition(depth, size, pattern):
+    if size > depth:
+        with pytest.raises(InputError, match=f"group size {size} for {depth} blocks"):
+            groups_of(depth, size, pattern)
+        return
     groups = groups_of(depth, size, pattern)
     assert sorted(index for group in groups for index in group) == list(range(depth))
     assert len(groups) == -(-depth // size)
@@ -239,6 +243,7 @@ def test_refusals_name_the_block(case, zoo):
     ("surgery", "options"),
     [
         (group_mlps, {"size": 0}),
+        (group_mlps, {"size": 5}),
         (group_mlps, {"pattern": "spiral"}),
         (group_mlps, {"merge": "sum"}),
         (group_mlps, {"scale": 0.0}),

@@ -62,7 +62,8 @@ def test_both_processes_end_with_the_same_weights_and_those_of_one_process(one, 
     assert torch.equal(shared["blocks.0.mlp.fc1.weight"], shared["blocks.2.mlp.fc1.weight"])
 
 
-def test_only_one_process_writes_the_checkpoint(two):
+def test_only_one_process_writes_the_checkpoint_and_all_read_it(two):
+    assert all(two[0][rank]["again"] == two[0][rank]["curves"] for rank in (0, 1))
     assert [path.name for path in (two[2] / "kept").iterdir()] == ["step-000000020"]
 
 

@@ -93,8 +93,10 @@ def main(folder):
     plain, halved = grouped(), grouped()
     curves = train(plain, DATA, Recipe(**RECIPE), device="cpu", folder=folder / "kept", checkpoint_seconds=0)
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    again = train(grouped(), DATA, Recipe(**RECIPE), device="cpu", folder=folder / "kept")  # nothing is left to do
     told = {
         "processes": world,
+        "again": again.as_json(),
         "curves": curves.as_json(),
         "halved": train(halved, DATA, Recipe(**RECIPE, accumulation=2), device="cpu").as_json(),
         "stopped": spoilt_on_one_process(rank),

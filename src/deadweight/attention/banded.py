@@ -15,12 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PIECE = 64  # blocks worked on at once
-BLOCK, ROUGH_BLOCK = 64, 128  # queries a block; the larger one pays where a product is cheap beside its overhead
-
-
-def block_of(dtype: torch.dtype, tokens: int) -> int:
-    return min(ROUGH_BLOCK if dtype in (torch.bfloat16, torch.float16) else BLOCK, tokens)
+PIECE = 32  # blocks worked on at once
+BLOCK = 64  # queries a block
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
-from deadweight.attention.rotary import check_rotary, rotate
+from deadweight.attention.rotary import check_rotary, turn, turns
 from deadweight.errors import InputError
 
 NOT_RUN = "not run yet"
@@ -180,8 +180,12 @@ class Projected(Mechanism):
     eager, sdpa, flash, gqa, mqa, sliding_window and linear are of this kind and name their parameters alike, so that
     ``load_state_dict`` carries weights from one to the other (to gqa and mqa after :func:`pool_heads`).
 
+    carries: whether weights of another of them still mean the same here; where not, swapping starts fresh.
+
     Cache: `keys` and `values`, each (batch, kv_heads, tokens, head_dim), keys already rotated.
     """
+
+    carries = True
 
     def __init__(
         self,
@@ -227,7 +231,8 @@ class Projected(Mechanism):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.rope is not None:
-            q, k = rotate(q, start, self.rope), rotate(k, start, self.rope)
+            angles = turns(start, q.shape[2], q.shape[3], self.rope, q)
+            q, k = turn(q, *angles), turn(k, *angles)
         return q, k, v
 
     def merge(self, y_BHTD: Tensor) -> Tensor:

@@ -20,6 +20,10 @@ MECHANISMS.add("sliding_window", "deadweight.attention.sliding_window:SlidingWin
 MECHANISMS.add("linear", "deadweight.attention.linear:Linear")
 MECHANISMS.add("lsh", "deadweight.attention.lsh:Lsh")
 MECHANISMS.add("mla", "deadweight.attention.mla:Mla")
+MECHANISMS.add("block_sparse", "deadweight.attention.block_sparse:BlockSparse")
+MECHANISMS.add("differential", "deadweight.attention.differential:Differential")
+MECHANISMS.add("gated_delta", "deadweight.attention.gated_delta:GatedDelta")
+MECHANISMS.add("retention", "deadweight.attention.retention:Retention")
 
 _COMMON = ("dim", "heads", "rope")
 

@@ -19,7 +19,7 @@ from deadweight.attention.build import mechanism
 from deadweight.attention.eager import lower_right_mask
 from deadweight.errors import InputError
 
-KEEP_PARAMETERS = ("eager", "sdpa", "flash", "sliding_window", "linear")
+KEEP_PARAMETERS = ("eager", "sdpa", "flash", "sliding_window", "linear", "block_sparse")
 PREFIX = "deadweight_"
 _OTHERWISE = {"flash": "fa"}  # transformers takes every name with "flash" in it for a kernel of its own
 OPTIONS = "deadweight_attention"  # attribute of a model's config: the options of the mechanism it runs with
@@ -91,7 +91,7 @@ def _forward_of(name: str) -> Any:
         if key.shape[1] != query.shape[1]:
             share = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(share, 1), value.repeat_interleave(share, 1)
-        if not causal and query.shape[2] != key.shape[2] and name == "sliding_window":
+        if not causal and query.shape[2] != key.shape[2] and name in ("sliding_window", "block_sparse"):
             raise InputError(f"{name} across {query.shape[2]} queries and {key.shape[2]} keys", expected="as many")
         y_BHTD = attend(made, query, key, value, attention_mask)
         return y_BHTD.transpose(1, 2).contiguous(), None

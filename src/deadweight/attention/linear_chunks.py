@@ -1,13 +1,13 @@
-"""Causal linear attention through time in segments that fit a processor's cache, forward and backward by hand.
+"""Causal linear attention through time in pieces that fit a processor's cache, forward and backward by hand.
 
-Autograd on the chunked form keeps every chunk's products and states. Here only queries, keys, values, the output and
-its normaliser are kept, and a segment's products are made again on the way back. States are summed in float32 at
-least, chunk after chunk, in both directions: a suffix taken as total minus prefix would cancel.
+Autograd on the chunked form keeps every chunk's products. Here only queries, keys, values, the output, its normaliser
+and the state before each chunk are kept, and the products are made again on the way back. One head at a time, or
+several where the text is short, so that a piece is a view of the tensors as they lie and nothing is copied. States are
+summed in float32 at least, chunk after chunk, in both directions: a suffix taken as total minus prefix would cancel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SEGMENT = 8  # chunks worked on at once, in all heads
+PIECE = 32  # chunks worked on at once
 
 
 class State(NamedTuple):
@@ -52,67 +52,67 @@ def chunked_linear_attention(
 
 
 class _Chunks(torch.autograd.Function):
-    """Shapes inside: R = B · H rows, n chunks of C tokens a segment; (R n, C, D) tensors go through `bmm`."""
+    """Shapes inside: G heads and n chunks of C tokens a piece; (G n, C, D) tensors go through `bmm`."""
 
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, kv_start: Tensor, k_start: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, heads, tokens, width = q.shape
-        rows, chunk = batch * heads, min(chunk, tokens)
-        exact = summing(q.dtype)
-        kv = kv_start.reshape(rows, width, width).to(exact, copy=True)
-        k_sum = k_start.reshape(rows, width).to(exact, copy=True)
+        chunk, exact = min(chunk, tokens), summing(q.dtype)
+        kv, k_sum = (x.to(exact, copy=True) for x in (kv_start, k_start))
         y, normaliser = torch.empty_like(v), v.new_empty(batch, heads, tokens, 1, dtype=exact)
-        starts = []
-        for piece in _pieces(tokens, chunk):
-            starts.append((kv.clone(), k_sum.clone()))
-            fq, fk, own_v = (x.flatten(0, 1) for x in _mapped(q, k, v, piece, chunk))
-            past_kv, past_k = _past(fk, own_v, kv, k_sum)
-            scores = torch.bmm(fq, fk.transpose(1, 2)).tril_()
-            numerator = torch.bmm(scores, own_v)
-            torch.baddbmm(numerator, fq, past_kv, out=numerator)
-            denominator = torch.bmm(fq, past_k.unsqueeze(2)).to(exact)
-            denominator = denominator.add_(scores.sum(2, keepdim=True, dtype=exact)).clamp_(min=least(exact))
-            length = piece.stop - piece.start
-            y[:, :, piece] = (numerator / denominator).view(batch, heads, -1, width)[:, :, :length]
-            normaliser[:, :, piece] = denominator.view(batch, heads, -1, 1)[:, :, :length]
-        ctx.save_for_backward(q, k, v, y, normaliser)
-        ctx.starts, ctx.chunk = starts, chunk
-        states = (kv.view_as(kv_start).to(q.dtype), k_sum.view_as(k_start).to(q.dtype))
-        return y, *states
+        count = -(-tokens // chunk) if any(ctx.needs_input_grad) else 0
+        before = q.new_empty(batch, heads, count, width, width), q.new_empty(batch, heads, count, width)
+        for at in _groups(batch, heads, tokens, chunk):
+            for piece in _pieces(tokens, chunk):
+                fq, fk, own_v = _mapped(q[at], k[at], v[at], piece, chunk)
+                past_kv, past_k = _past(fk, own_v, kv[at], k_sum[at])
+                if count:
+                    for kept, state in zip(before, (past_kv, past_k), strict=True):
+                        kept[at][:, _numbers(piece, chunk)] = _heads(state, kv[at])
+                scores = torch.bmm(fq, fk.transpose(1, 2)).tril_()
+                numerator = torch.bmm(scores, own_v)
+                torch.baddbmm(numerator, fq, past_kv, out=numerator)
+                denominator = (fq * past_k.unsqueeze(1)).sum(2, keepdim=True, dtype=exact)
+                denominator.add_(scores.sum(2, keepdim=True, dtype=exact)).clamp_(min=least(exact))
+                own = normaliser[at][:, piece]
+                own.copy_(_tokens(denominator, own))
+                torch.div(_tokens(numerator, own), own, out=y[at][:, piece])
+        ctx.save_for_backward(q, k, v, y, normaliser, *before)
+        ctx.chunk = chunk
+        return y, kv.to(q.dtype), k_sum.to(q.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dkv_end: Tensor, dk_end: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, y, normaliser = ctx.saved_tensors
-        batch, heads, tokens, width = q.shape
-        rows, exact, dtype = batch * heads, normaliser.dtype, q.dtype
-        dkv = dkv_end.reshape(rows, width, width).to(exact, copy=True)
-        dk_sum = dk_end.reshape(rows, width).to(exact, copy=True)
+        q, k, v, y, normaliser, *before = ctx.saved_tensors
+        batch, heads, tokens, _ = q.shape
+        exact, dtype, chunk = normaliser.dtype, q.dtype, ctx.chunk
+        dkv, dk_sum = (x.to(exact, copy=True) for x in (dkv_end, dk_end))
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
-        for piece, start in zip(reversed(_pieces(tokens, ctx.chunk)), reversed(ctx.starts), strict=True):
-            fq, fk, own_v = (x.flatten(0, 1) for x in _mapped(q, k, v, piece, ctx.chunk))
-            past_kv, past_k = _past(fk, own_v, start[0].clone(), start[1].clone())
-            share = dy[:, :, piece] / normaliser[:, :, piece]
-            lost = (share * y[:, :, piece]).sum(3, keepdim=True, dtype=exact).neg_()  # gradient of the normaliser
-            d_num, d_den = (_chunks(x.to(dtype), ctx.chunk).flatten(0, 1) for x in (share, lost))
-            scores = torch.bmm(fq, fk.transpose(1, 2)).tril_()
-            d_scores = torch.bmm(d_num, own_v.transpose(1, 2)).add_(d_den).tril_()
-            later_kv = running(_rows(torch.bmm(fq.transpose(1, 2), d_num), rows), dkv, back=True).to(dtype)
-            later_k = running(_rows(torch.bmm(fq.transpose(1, 2), d_den), rows).squeeze(3), dk_sum, back=True)
-            later_kv, later_k = later_kv.flatten(0, 1), later_k.flatten(0, 1).to(dtype)
-            d_fq = torch.bmm(d_scores, fk).baddbmm_(d_num, past_kv.transpose(1, 2))
-            d_fq.addcmul_(d_den, past_k.unsqueeze(1))
-            d_fk = torch.bmm(d_scores.transpose(1, 2), fq).baddbmm_(own_v, later_kv.transpose(1, 2))
-            d_fk.add_(later_k.unsqueeze(1))
-            d_v = torch.bmm(scores.transpose(1, 2), d_num).baddbmm_(fk, later_kv)
-            # φ' is exp(x) = φ below zero and 1 above, where φ > 1
-            for whole, part in ((dq, d_fq.mul_(fq.clamp_(max=1))), (dk, d_fk.mul_(fk.clamp_(max=1))), (dv, d_v)):
-                length = piece.stop - piece.start
-                whole[:, :, piece] = part.view(batch, heads, -1, width)[:, :, :length]
-        starts = (dkv.view_as(dkv_end).to(dtype), dk_sum.view_as(dk_end).to(dtype))
-        return dq, dk, dv, *starts, None
+        for at in _groups(batch, heads, tokens, chunk):
+            for piece in reversed(_pieces(tokens, chunk)):
+                fq, fk, own_v = _mapped(q[at], k[at], v[at], piece, chunk)
+                past_kv, past_k = (kept[at][:, _numbers(piece, chunk)].flatten(0, 1) for kept in before)
+                share = dy[at][:, piece] / normaliser[at][:, piece]
+                lost = (share * y[at][:, piece]).sum(2, keepdim=True, dtype=exact).neg_()  # of the normaliser
+                d_num, d_den = (_chunks(x.to(dtype), chunk) for x in (share, lost))
+                scores = torch.bmm(fq, fk.transpose(1, 2)).tril_()
+                d_scores = torch.bmm(d_num, own_v.transpose(1, 2)).add_(d_den).tril_()
+                later_kv, later_k = _later(fq, d_num, d_den, dkv[at], dk_sum[at])
+                d_fq = torch.bmm(d_scores, fk).baddbmm_(d_num, past_kv.transpose(1, 2))
+                d_fq.addcmul_(d_den, past_k.unsqueeze(1))
+                d_fk = torch.bmm(d_scores.transpose(1, 2), fq).baddbmm_(own_v, later_kv.transpose(1, 2))
+                d_fk.add_(later_k.unsqueeze(1))
+                d_v = torch.bmm(scores.transpose(1, 2), d_num).baddbmm_(fk, later_kv)
+                # φ' is exp(x) = φ below zero and 1 above, where φ > 1
+                for whole, part, features in ((dq, d_fq, fq), (dk, d_fk, fk)):
+                    own = whole[at][:, piece]
+                    torch.mul(_tokens(part, own), _tokens(features.clamp_(max=1), own), out=own)
+                own = dv[at][:, piece]
+                own.copy_(_tokens(d_v, own))
+        return dq, dk, dv, dkv.to(dtype), dk_sum.to(dtype), None
 
 
 def summing(dtype: torch.dtype) -> torch.dtype:
@@ -120,36 +120,61 @@ def summing(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _pieces(tokens: int, chunk: int) -> Sequence[slice]:
-    step = SEGMENT * chunk
+def _groups(batch: int, heads: int, tokens: int, chunk: int) -> list[tuple[int, slice]]:
+    """Which heads of which sequence are worked on at once."""
+    step = max(1, PIECE // -(-tokens // chunk))
+    return [(row, slice(head, min(head + step, heads))) for row in range(batch) for head in range(0, heads, step)]
+
+
+def _pieces(tokens: int, chunk: int) -> list[slice]:
+    step = PIECE * chunk
     return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
 
 
-def _chunks(x_BHLD: Tensor, chunk: int) -> Tensor:
-    """(B H, n, C, D), the last chunk filled up with zeros."""
-    tail = -x_BHLD.shape[2] % chunk
-    x = F.pad(x_BHLD, (0, 0, 0, tail)) if tail else x_BHLD
-    return x.reshape(-1, x.shape[2] // chunk, chunk, x.shape[3])
+def _numbers(piece: slice, chunk: int) -> slice:
+    """Of the chunks of a piece."""
+    return slice(piece.start // chunk, -(-piece.stop // chunk))
 
 
-def _mapped(q: Tensor, k: Tensor, v: Tensor, piece: slice, chunk: int) -> Iterator[Tensor]:
-    for x in (q[:, :, piece], k[:, :, piece]):
+def _chunks(x_GLD: Tensor, chunk: int) -> Tensor:
+    """(G n, C, D), the last chunk filled up with zeros."""
+    tail = -x_GLD.shape[1] % chunk
+    x = F.pad(x_GLD, (0, 0, 0, tail)) if tail else x_GLD
+    return x.reshape(-1, chunk, x.shape[2])
+
+
+def _tokens(x: Tensor, like_GLD: Tensor) -> Tensor:
+    """Back from (G n, C, D) to (G, L, D)."""
+    return x.view(len(like_GLD), -1, x.shape[2])[:, : like_GLD.shape[1]]
+
+
+def _mapped(q: Tensor, k: Tensor, v: Tensor, piece: slice, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+    def features(x_GLD: Tensor) -> Tensor:
         # into a tensor of its own, contiguous whatever the strides of the heads are
-        features = torch.clamp(x, max=0, out=x.new_empty(x.shape)).exp_().add_(x.relu())
-        yield _chunks(features, chunk)
-    yield _chunks(v[:, :, piece], chunk)
+        found = torch.clamp(x_GLD, max=0, out=x_GLD.new_empty(x_GLD.shape)).exp_()
+        return _chunks(found.add_(x_GLD.clamp(min=0)), chunk)
+
+    return features(q[:, piece]), features(k[:, piece]), _chunks(v[:, piece], chunk)
 
 
-def _past(fk: Tensor, v: Tensor, kv: Tensor, k_sum: Tensor) -> tuple[Tensor, Tensor]:
-    """States before each chunk, (R n, D, D) and (R n, D); `kv` and `k_sum` move on to the end of the segment."""
-    own_kv = _rows(torch.bmm(fk.transpose(1, 2), v), len(kv))
-    own_k = _rows(fk, len(kv)).sum(2, dtype=k_sum.dtype)
-    past = running(own_kv, kv).flatten(0, 1), running(own_k, k_sum).flatten(0, 1)
+def _past(fk: Tensor, v: Tensor, kv_GDD: Tensor, k_GD: Tensor) -> tuple[Tensor, Tensor]:
+    """States before each chunk, (G n, D, D) and (G n, D); those given move on to the end of the piece."""
+    own_kv = _heads(torch.bmm(fk.transpose(1, 2), v), kv_GDD)
+    own_k = _heads(fk.sum(1, dtype=k_GD.dtype), k_GD)
+    past = running(own_kv, kv_GDD).flatten(0, 1), running(own_k, k_GD).flatten(0, 1)
     return past[0].to(fk.dtype), past[1].to(fk.dtype)
 
 
-def _rows(x: Tensor, rows: int) -> Tensor:
-    return torch.unflatten(x, 0, (rows, -1))
+def _later(fq: Tensor, d_num: Tensor, d_den: Tensor, d_kv_GDD: Tensor, d_k_GD: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients that come back to each chunk's state from the chunks after; those given move on to its beginning."""
+    own_kv = _heads(torch.bmm(fq.transpose(1, 2), d_num), d_kv_GDD)
+    own_k = _heads((fq * d_den).sum(1, dtype=d_k_GD.dtype), d_k_GD)
+    later = running(own_kv, d_kv_GDD, back=True).flatten(0, 1), running(own_k, d_k_GD, back=True).flatten(0, 1)
+    return later[0].to(fq.dtype), later[1].to(fq.dtype)
+
+
+def _heads(x: Tensor, like: Tensor) -> Tensor:
+    return torch.unflatten(x, 0, (len(like), -1))
 
 
 def running(x_RNM: Tensor, total_RM: Tensor, *, back: bool = False) -> Tensor:

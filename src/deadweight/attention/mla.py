@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from deadweight.attention.base import Cache, Macs, Mechanism
 from deadweight.attention.blocked import BLOCK, BlockedAttention, blocked_pairs
 from deadweight.attention.eager import lower_right_mask
-from deadweight.attention.rotary import check_rotary, rotate
+from deadweight.attention.rotary import check_rotary, turn, turns
 from deadweight.attention.sdpa import fused_attention
 from deadweight.errors import InputError
 
@@ -21,9 +21,8 @@ def expanded_attention(
 ) -> tuple[Tensor, str]:
     """Every head's keys and values made from the latents, then exact attention; and the kernel that ran.
 
-    `kv_up_HEL` holds, a head, W_UK (its first D rows) over W_UV. On a CPU long sequences go by blocks, which take
-    values narrower than the keys as they are. Elsewhere the values are padded to the width of the keys and the padding
-    is cut off again: with unequal widths PyTorch leaves its flash kernel for the quadratic one.
+    `kv_up_HEL` holds, a head, W_UK (its first D rows) over W_UV. Values are padded to the width of the keys and the
+    padding is cut off again: with unequal widths PyTorch leaves its flash kernel for the quadratic one.
     """
     width, rope = q_BHTD.shape[-1], q_rope_BHTR.shape[-1]
     kv_BSF = F.linear(latent_BSL, kv_up_HEL.flatten(0, 1))
@@ -31,11 +30,7 @@ def expanded_attention(
     k_BHSD, v_BHSD = kv_BHSE[..., :width], kv_BHSE[..., width:]
     shared = k_rope_BSR.unsqueeze(1).expand(-1, k_BHSD.shape[1], -1, -1)
     q_BHTE, k_BHSE = torch.cat([q_BHTD, q_rope_BHTR], 3), torch.cat([k_BHSD, shared], 3)
-    scale = (width + rope) ** -0.5
-    if in_blocks(q_BHTD.shape[2], q_BHTD.device):
-        y: Tensor = BlockedAttention.apply(q_BHTE, k_BHSE, v_BHSD, scale)
-        return y, "blocked"
-    y, kernel = fused_attention(q_BHTE, k_BHSE, F.pad(v_BHSD, (0, rope)), causal=True, scale=scale)
+    y, kernel = fused_attention(q_BHTE, k_BHSE, F.pad(v_BHSD, (0, rope)), causal=True, scale=(width + rope) ** -0.5)
     return y[..., :width], kernel
 
 
@@ -55,9 +50,10 @@ def absorbed_attention(
     queries, keys = q_BHTD.shape[2], latent_BSL.shape[1]
     up_keys_HDL, up_values_HDL = kv_up_HEL[:, :width], kv_up_HEL[:, width:]
     # All heads read the same latents, so heads and queries are the rows of one product: nothing is spread over heads.
-    q_latent = (q_BHTD @ up_keys_HDL).flatten(1, 2)
-    scores = torch.bmm(q_latent, latent_BSL.transpose(1, 2))
-    scores = (scores + torch.bmm(q_rope_BHTR.flatten(1, 2), k_rope_BSR.transpose(1, 2))) * (width + rope) ** -0.5
+    scale = (width + rope) ** -0.5
+    q_latent, q_rope = ((x * scale).flatten(1, 2) for x in (q_BHTD @ up_keys_HDL, q_rope_BHTR))
+    scores = torch.bmm(q_rope, k_rope_BSR.transpose(1, 2))
+    scores = torch.baddbmm(scores, q_latent, latent_BSL.transpose(1, 2))
     scores = torch.unflatten(scores, 1, (-1, queries))
     if queries > 1:
         scores = scores.masked_fill(lower_right_mask(queries, keys, q_BHTD.device).logical_not(), float("-inf"))
@@ -100,25 +96,39 @@ class Mla(Mechanism):
         self.o_proj = nn.Linear(dim, dim, bias=False)
 
     def run(self, x_BTC: Tensor, cache: Cache | None) -> tuple[Tensor, Cache | None]:
-        start = 0 if cache is None else cache.length
-        q_BHTE = self.q_up(self.q_norm(self.q_down(x_BTC))).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        q_BHTD, q_rope = q_BHTE[..., : self.head_dim], rotate(q_BHTE[..., self.head_dim :], start, self.rope)
-        down = self.kv_down(x_BTC)
-        latent_BTL = self.kv_norm(down[..., : self.kv_rank])
-        k_rope_BTR = rotate(down[..., self.kv_rank :], start, self.rope)
+        start, tokens = 0 if cache is None else cache.length, x_BTC.shape[1]
+        q_BTHE = torch.unflatten(self.q_up(self.q_norm(self.q_down(x_BTC))), 2, (self.heads, -1))
+        latent_BTL, k_rope_BTR = self.kv_down(x_BTC).split([self.kv_rank, self.rope_dim], 2)
+        cos, sin = turns(start, tokens, self.rope_dim, self.rope, x_BTC)
+        latent_BTL, k_rope_BTR = self.kv_norm(latent_BTL), turn(k_rope_BTR, cos, sin)
         grown = None
         if cache is not None:
             whole, rooms = cache.grown({"latents": latent_BTL, "keys": k_rope_BTR}, 1)
             latent_BTL, k_rope_BTR = whole["latents"], whole["keys"]
-            grown = Cache(whole, start + x_BTC.shape[1], rooms)
-        up_HEL = torch.unflatten(self.kv_up.weight, 0, (self.heads, -1))
-        if start:
-            self.kernel = "absorbed"
-            y_BHTD = absorbed_attention(q_BHTD, q_rope, latent_BTL, k_rope_BTR, up_HEL)
+            grown = Cache(whole, start + tokens, rooms)
+        if not start and in_blocks(tokens, x_BTC.device):
+            self.kernel = "blocked"
+            kv_BTHF = torch.unflatten(self.kv_up(latent_BTL), 2, (self.heads, -1))
+            y_BTHD = BlockedAttention.apply(q_BTHE, kv_BTHF, k_rope_BTR, cos, sin)
         else:
-            y_BHTD, self.kernel = expanded_attention(q_BHTD, q_rope, latent_BTL, k_rope_BTR, up_HEL)
-        y: Tensor = self.o_proj(y_BHTD.transpose(1, 2).flatten(2))
+            y_BTHD = self._beside_latents(q_BTHE, latent_BTL, k_rope_BTR, cos, sin).transpose(1, 2)
+        y: Tensor = self.o_proj(y_BTHD.flatten(2))
         return y, grown
+
+    def _beside_latents(
+        self, q_BTHE: Tensor, latent_BSL: Tensor, k_rope_BSR: Tensor, cos: Tensor, sin: Tensor
+    ) -> Tensor:
+        q_BHTE, up_HEL = q_BTHE.transpose(1, 2), torch.unflatten(self.kv_up.weight, 0, (self.heads, -1))
+        parts = q_BHTE[..., : self.head_dim], turn(q_BHTE[..., self.head_dim :], cos, sin), latent_BSL, k_rope_BSR
+        if latent_BSL.shape[1] > q_BTHE.shape[1] and self.absorbing(q_BTHE.shape[1]):
+            self.kernel = "absorbed"
+            return absorbed_attention(*parts, up_HEL)
+        y_BHTD, self.kernel = expanded_attention(*parts, up_HEL)
+        return y_BHTD
+
+    def absorbing(self, tokens: int) -> bool:
+        """Whether scores against the latents are less work, for so many new tokens, than making keys and values."""
+        return tokens * (self.kv_rank - self.head_dim) < self.kv_rank * self.head_dim
 
     def new_cache(self, batch: int) -> Cache:
         latents, keys = (self.weight.new_zeros(batch, 0, width) for width in (self.kv_rank, self.rope_dim))

@@ -73,6 +73,50 @@ def latent_attention(q: Tensor, q_rope: Tensor, latents: Tensor, k_rope: Tensor,
     return softmax_over(torch.cat([q, q_rope], -1), keys, expanded[..., width:], seen, scale)
 
 
+def block_attention(q: Tensor, k: Tensor, v: Tensor, block: int, local: int, stride: int, causal: bool) -> Tensor:
+    """block_sparse: near blocks, and those whose number is the last of each `stride`."""
+
+    def sees(t: int, s: int) -> bool:
+        mine, other = t // block, s // block
+        return (s <= t or not causal) and (abs(mine - other) < local or other % stride == stride - 1)
+
+    return softmax_over(q, k, v, table(q.shape[2], sees), 1 / math.sqrt(q.shape[-1]))
+
+
+def differential_attention(q: Tensor, k: Tensor, v: Tensor, second: Tensor, causal: bool) -> Tensor:
+    """differential, before its norm: q and k (B, H, T, D) with both halves side by side; `second` is λ."""
+    half = q.shape[-1] // 2
+    seen = table(q.shape[2], lambda t, s: s <= t or not causal)
+    one, two = (
+        softmax_over(q[..., part], k[..., part], v, seen, 1 / math.sqrt(half))
+        for part in (slice(0, half), slice(half, None))
+    )
+    return one - second * two
+
+
+def retention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """retention, before its norm: every score times γ^distance, γ = 1 − 2^(−5 − h) of head h."""
+    gammas = [1 - 2.0 ** (-5 - h) for h in range(q.shape[1])]
+    rows = range(q.shape[2])
+    fades = torch.tensor(
+        [[[g ** (t - s) if s <= t else 0.0 for s in rows] for t in rows] for g in gammas], dtype=q.dtype
+    )
+    return torch.einsum("bhtd,bhsd,hts,bhse->bhte", q / math.sqrt(q.shape[-1]), k, fades, v)
+
+
+def delta_rule(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, write: Tensor) -> Tensor:
+    """gated_delta, a token after the other: `keep` α and `write` β (B, H, T)."""
+    q, k = (x / x.norm(dim=-1, keepdim=True) for x in (q, k))
+    state, found = torch.zeros(*q.shape[:2], q.shape[3], v.shape[3], dtype=q.dtype), []
+    for t in range(q.shape[2]):
+        key, strength = k[:, :, t], write[:, :, t, None, None]
+        held = torch.einsum("bhde,bhd->bhe", state, key)
+        state = keep[:, :, t, None, None] * (state - strength * key.unsqueeze(3) * held.unsqueeze(2))
+        state = state + strength * key.unsqueeze(3) * v[:, :, t].unsqueeze(2)
+        found.append(torch.einsum("bhde,bhd->bhe", state, q[:, :, t] / math.sqrt(q.shape[-1])))
+    return torch.stack(found, 2)
+
+
 def rotary(x: Tensor, start: int, base: float) -> Tensor:
     """Each pair (i, i + D/2) as a complex number, turned."""
     half = x.shape[-1] // 2

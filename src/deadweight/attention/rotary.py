@@ -20,16 +20,24 @@ def check_rotary(width: int, base: float, name: str = "head width") -> None:
         raise InputError(f"rope {base}", expected="a base above 1", cure="10000 is usual; None rotates nothing")
 
 
-def rotate(x_BHTD: Tensor, start: int, base: float) -> Tensor:
-    """Turn pair i of the token at position t by t · base^(−2i/D); the first token stands at `start`.
+def turns(start: int, tokens: int, width: int, base: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, (tokens, width / 2), of the angle of each pair at each position from `start` on.
 
-    Angles are taken in float64, so that far positions lose nothing whatever the dtype of `x_BHTD`.
+    Angles are taken in float64, so that far positions lose nothing whatever the dtype of `like`.
     """
-    tokens, width = x_BHTD.shape[-2:]
-    half = width // 2
     place = {"dtype": torch.float64, "device": "cpu"}
-    frequency = base ** (-torch.arange(half, **place) / half)  # type: ignore[call-overload]
+    frequency = base ** (-torch.arange(width // 2, **place) / (width // 2))  # type: ignore[call-overload]
     angle_TD = torch.arange(start, start + tokens, **place)[:, None] * frequency  # type: ignore[call-overload]
-    cos, sin = angle_TD.cos().to(x_BHTD), angle_TD.sin().to(x_BHTD)
-    one, two = x_BHTD[..., :half], x_BHTD[..., half:]
+    return angle_TD.cos().to(like), angle_TD.sin().to(like)
+
+
+def turn(x_TD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Pairs turned by the angles; by their opposites with −sin."""
+    half = x_TD.shape[-1] // 2
+    one, two = x_TD[..., :half], x_TD[..., half:]
     return torch.cat([one * cos - two * sin, two * cos + one * sin], -1)
+
+
+def rotate(x_BHTD: Tensor, start: int, base: float) -> Tensor:
+    """Turn pair i of the token at position t by t · base^(−2i/D); the first token stands at `start`."""
+    return turn(x_BHTD, *turns(start, x_BHTD.shape[-2], x_BHTD.shape[-1], base, x_BHTD))

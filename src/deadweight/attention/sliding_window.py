@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deadweight.attention.banded import BLOCK, PIECE, BandedAttention, block_of
+from deadweight.attention.banded import BLOCK, PIECE, BandedAttention
 from deadweight.attention.base import Macs
 from deadweight.attention.sdpa import Sdpa, fused_attention
 from deadweight.errors import InputError
@@ -14,9 +14,9 @@ from deadweight.errors import InputError
 LONG = 1024  # queries from which the scores are made piece by piece, and made again on the way back
 
 
-def blocks_of(tokens: int, window: int, dtype: torch.dtype, *, causal: bool) -> tuple[int, int]:
+def blocks_of(tokens: int, window: int) -> tuple[int, int]:
     """(queries a block, blocks of keys before it that its first query may need)."""
-    block = block_of(dtype, tokens) if causal and tokens >= LONG else min(BLOCK, tokens)
+    block = min(BLOCK, tokens)
     return block, -(-(window - 1) // block)
 
 
@@ -28,7 +28,7 @@ def banded_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, window: int
     """
     tokens = q_BHTD.shape[2]
     if causal and tokens >= LONG:
-        y_BHTD: Tensor = BandedAttention.apply(q_BHTD, k_BHSD, v_BHSD, window, block_of(q_BHTD.dtype, tokens), PIECE)
+        y_BHTD: Tensor = BandedAttention.apply(q_BHTD, k_BHSD, v_BHSD, window, BLOCK, PIECE)
         return y_BHTD
     return short_banded_attention(q_BHTD, k_BHSD, v_BHSD, window, causal=causal)
 
@@ -40,7 +40,7 @@ def short_banded_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, windo
     work is T · (window + block), not T².
     """
     tokens, past = q_BHTD.shape[2], k_BHSD.shape[2] - q_BHTD.shape[2]
-    block, before = blocks_of(tokens, window, q_BHTD.dtype, causal=causal)
+    block, before = blocks_of(tokens, window)
     after = 0 if causal else before
     count = -(-tokens // block)
     tail = count * block - tokens
@@ -121,7 +121,7 @@ class SlidingWindow(Sdpa):
     def macs(self, batch: int, tokens: int) -> Macs:
         if tokens <= self.window:
             return super().macs(batch, tokens)
-        block, before = blocks_of(tokens, self.window, self.weight.dtype, causal=self.causal)
+        block, before = blocks_of(tokens, self.window)
         span = block * (1 + before if self.causal else 1 + 2 * before)
         a_pair = 2 * self.head_dim * self.heads * batch
         return Macs(self.pairs(tokens) * a_pair, -(-tokens // block) * block * span * a_pair)

@@ -40,6 +40,12 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
+def _deaf() -> None:
+    """The end has begun: one more Ctrl-C must not turn it into a traceback."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; ends the process with the exit code of what happened."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when a library imports tqdm: our progress is the one to watch
@@ -52,6 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(arguments, exit_on_error=False, result_action="return_value")
+    except SystemExit as ended:
+        if ended.code == 128 + signal.SIGTERM:
+            _deaf()
+        raise
     except CycloptsError:
         sys.exit(2)  # cyclopts has printed what is wrong
     except DeadweightError as problem:
@@ -60,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
+        _deaf()
         Console(stderr=True).print("\ninterrupted: what is finished is kept; the same command goes on from there")
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

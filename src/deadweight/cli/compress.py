@@ -55,18 +55,19 @@ def compress(
         length: tokens of a sequence.
     """
     from deadweight.compression.job import Job
+    from deadweight.surgery import check_target
 
     common = common or Common()
     job = Job(
         model, images, text, parameters, macs, not no_widths, not no_sharing, not no_depth, distill,
         common.limit, length, common.device, common.dtype, common.seed or 0,
     )  # fmt: skip
+    out = check_target(common.out or Path("smaller"))
     opened = job.open()
     if common.dry_run:
         return _forecast(opened.forecast(), common.json)
     console = progress(common) or Console(stderr=True)
     small = opened.run(None if common.quiet else _bar(console))
-    out = common.out or Path("smaller")
     page = opened.keep(small, out)
     report: Any = small.compression
     if common.json:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_text
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from deadweight.cli.app import app
+from deadweight.cli.dry_run import dry_run
 from deadweight.cli.options import Common, given
 from deadweight.cli.telling import progress, tell, tell_failures
 from deadweight.cli.where import Where
@@ -56,6 +56,8 @@ def mlp(
     study: Path | None = None,
     vision: str | None = None,
     images: str | None = None,
+    language: str | None = None,
+    text: str | None = None,
     seeds: list[int] | None = None,
     epochs: int | None = None,
     common: Common | None = None,
@@ -68,10 +70,13 @@ def mlp(
         study: a YAML file or packaged study with all options; flags override it.
         vision: a model of your own, examined without training; without it, small ViTs are trained in three variants.
         images: labelled images to train and measure on.
+        language: a causal language model of your own, cut and refitted and examined without training.
+        text: what it is refitted and measured on: embedded:stdlib, text:PATH.
         seeds: one training run a variant and seed.
         epochs: of each training run.
     """
-    return _study("mlp", study, given(vision=vision, images=images, seeds=seeds, epochs=epochs), common)
+    options = given(vision=vision, images=images, language=language, text=text, seeds=seeds, epochs=epochs)
+    return _study("mlp", study, options, common)
 
 
 @app.command
@@ -79,7 +84,12 @@ def depth(
     *,
     study: Path | None = None,
     vision: str | None = None,
+    compare: list[str] | None = None,
+    small: list[int] | None = None,
     images: str | None = None,
+    experiments: list[str] | None = None,
+    language: str | None = None,
+    text: str | None = None,
     common: Common | None = None,
 ) -> int:
     """Which layers still do something for the task?
@@ -89,9 +99,18 @@ def depth(
     Args:
         study: a YAML file or packaged study with all options; flags override it.
         vision: the model whose layers are looked at.
+        compare: more models, shown beside it; may be repeated.
+        small: depths of small ViTs to train on the images and compare, in place of a model; may be repeated.
         images: labelled images.
+        experiments: what to try beside leaving blocks out: positions, cls, shorten, exit; may be repeated.
+        language: a causal language model whose blocks are left out in turn.
+        text: what the language model predicts: embedded:stdlib or text:PATH.
     """
-    return _study("depth", study, given(vision=vision, images=images), common)
+    options = given(
+        vision=vision, compare=compare, small=small, images=images, experiments=experiments, language=language,
+        text=text,
+    )  # fmt: skip
+    return _study("depth", study, options, common)
 
 
 @app.command
@@ -197,7 +216,7 @@ def _run(study: Study, common: Common, default: Path, where: Where | None = None
 
     out = common.out or default
     if common.dry_run:
-        return _dry_run(plan(study), common.json)
+        return dry_run(plan(study), common.json, 1 if where is None else where.jobs or 1)
     with Watch(progress(common) if leads() else Console(quiet=True)) as watch:
         chosen = {} if where is None else where.chosen()
         records: Records = run_study(study, out, observer=watch, budget=common.seconds, **chosen)
@@ -207,24 +226,3 @@ def _run(study: Study, common: Common, default: Path, where: Where | None = None
         tell_failures(records)
     found = with_page(records, Plan.read(out / "plan.json"), out / "report.html")
     return tell(found, common.json, quiet=common.quiet)
-
-
-def _dry_run(planned: Any, as_json: bool) -> int:
-    from deadweight.studies.sizes import bytes_of, spoken
-
-    seconds = sum(cell.seconds for cell in planned.cells)
-    size = bytes_of(planned.cells)
-    if as_json:
-        rows = [{"key": cell.key, "cell": cell.identity, "seconds": cell.seconds} for cell in planned.cells]
-        print(
-            json_text.dumps(
-                {"cells": rows, "seconds": seconds, "bytes": size, "skipped": planned.skipped}, ensure_ascii=False
-            )
-        )
-        return 0
-    for cell in planned.cells:
-        print(f"{cell.key}  {cell.label:<60} ~{cell.seconds:.0f} s")
-    print(f"{len(planned.cells)} cells, about {seconds / 60:.1f} minutes and {spoken(size)} on disk")
-    for name, reason in planned.skipped:
-        print(f"skipped: {name}: {reason}")
-    return 0

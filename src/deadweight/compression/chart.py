@@ -21,9 +21,11 @@ def front(compression: Compression, against: str = "parameters") -> LayerChart:
         raise InputError(f"a front against {against!r}", expected="parameters or macs")
     frame = compression.pareto()
     scale = 1e6 if against == "parameters" else 1e9
-    frame[against] = frame[against] / scale
+    some = frame[frame["loss"] > 0]
+    log = len(some) > 1
+    frame = (some if log else frame).assign(**{against: lambda rows: rows[against] / scale})
     return charts.scatter(
-        frame, against, "loss", color="kind", x_title=_TITLES[against], y_title=f"loss: {compression.unit}"
+        frame, against, "loss", color="kind", x_title=_TITLES[against], y_title=f"loss: {compression.unit}", y_log=log
     )
 
 

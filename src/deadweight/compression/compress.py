@@ -13,7 +13,7 @@ from torch import nn
 from deadweight.anatomy import anatomy
 from deadweight.compression.budget import budget_of
 from deadweight.compression.distill import distill as distilled
-from deadweight.compression.items import divided, leading, pieces
+from deadweight.compression.items import divided, pieces, spread
 from deadweight.compression.measure import measured, sizes_of
 from deadweight.compression.plan import Plan, cut, refit, target_for
 from deadweight.compression.report import Candidate, Compression
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 Module = TypeVar("Module", bound=nn.Module)
 Note = Callable[[str, float], None]
-CANDIDATES = 3  # plans that are built and tried before one is chosen
-KINDS = (
+FEW, LARGE = 2, 2e12  # plans that are tried of a model for which the survey's inputs take so many operations
+KINDS = (  # beside what is allowed, in the order of how far the sum of losses can be trusted
     Allowed(sharing=False, depth=False),
+    Allowed(sharing=False, depth=False, even=True),
     Allowed(depth=False),
     Allowed(sharing=False),
-    Allowed(sharing=False, depth=False, even=True),
 )
 
 
@@ -156,7 +156,7 @@ class _Work:
         return small, report
 
     def _plans(self, survey: Survey, whole: Sizes, limit: Sizes, allowed: Allowed) -> tuple[list[Plan], bool]:
-        """The plans worth trying, the most promising first, and whether they are within the budget."""
+        """The plans worth trying, that of least expected loss first, and whether they are within the budget."""
         kinds = [allowed, *(kind for kind in KINDS if kind != allowed and kind.within(allowed))]
         found: dict[tuple[Any, ...], Plan] = {}
         for kind in kinds:
@@ -164,7 +164,8 @@ class _Work:
             if plan is not None:
                 found.setdefault(plan.key, plan)
         if found:
-            return sorted(found.values(), key=lambda plan: plan.loss)[:CANDIDATES], True
+            large = 2 * whole.macs * survey.looked_at > LARGE
+            return list(found.values())[: FEW if large else None], True
         smallest = Allocation(survey, whole, allowed).smallest()
         size = self._real(smallest, survey)
         asked = [f"{value:,.0f} {name}" for name, value in (("parameters", limit.parameters), ("MACs", limit.macs))
@@ -207,7 +208,7 @@ class _Work:
 
     def _chosen(self, plans: Sequence[Plan], survey: Survey, target: str) -> tuple[Plan, tuple[Candidate, ...]]:
         """The plan that loses least once it is built, refitted on a few inputs and tried."""
-        few = leading(self.learn, survey.looked_at)
+        few = spread(self.learn, survey.looked_at)
         losses: list[float] = []
         sizes: list[Sizes] = []
         for number, plan in enumerate(plans):

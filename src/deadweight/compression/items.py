@@ -39,12 +39,15 @@ def pieces(inputs: Sequence[Inputs], items: int) -> list[Inputs]:
     ]
 
 
-def leading(inputs: Sequence[Inputs], items: int) -> list[Inputs]:
-    """The first `items` items."""
+def spread(inputs: Sequence[Inputs], items: int) -> list[Inputs]:
+    """`items` of the items, evenly spread: they may come class by class."""
+    total = sum(batch.items for batch in inputs)
+    places = {number * total // items for number in range(items)} if items < total else set(range(total))
     found: list[Inputs] = []
+    before = 0
     for batch in inputs:
-        left = items - sum(one.items for one in found)
-        if left <= 0:
-            break
-        found.append(batch.take(slice(left)))
+        chosen = [place - before for place in sorted(places) if before <= place < before + batch.items]
+        if chosen:
+            found.append(batch.take(chosen))
+        before += batch.items
     return found

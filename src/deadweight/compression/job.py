@@ -16,8 +16,8 @@ from deadweight.compression.budget import budget_of
 from deadweight.compression.compress import compress
 from deadweight.compression.page import write
 from deadweight.compression.report import Compression
-from deadweight.data import load_images, load_text
-from deadweight.errors import InputError, SourceError
+from deadweight.data import load_images, load_text, token_sequences
+from deadweight.errors import InputError
 from deadweight.lab import write_atomically
 from deadweight.meters import count, machine_peak
 from deadweight.models import LanguageModel, load, load_lm, model_source, pick_device, torch_dtype, transform
@@ -88,22 +88,8 @@ class Job:
     def _tokens(self, lm: LanguageModel) -> Tensor:
         """(sequences, length) tokens, spread over the text."""
         assert self.text is not None  # checked
-        text = bytes(load_text(self.text).train.numpy()).decode("utf-8", "replace")
-        length = min(self.length, lm.max_length)
-        wanted = self.limit or SEQUENCES
-        pieces: list[int] = []
-        step = max(1, len(text) // wanted)
-        for start in range(0, len(text), step):  # a part of the text a sequence: no need to read all of a large one
-            ids = lm.tokenizer(text[start : start + min(step, 16 * length)], add_special_tokens=False).input_ids
-            pieces += ids[:length] if len(ids) >= length else []
-        found = torch.tensor(pieces, dtype=torch.long).reshape(-1, length)[:wanted]
-        if len(found) < 4:
-            raise SourceError(
-                f"{self.text!r} holds {len(found)} sequences of {length} tokens",
-                expected="at least 4",
-                cure="give more text, or shorter sequences with --length",
-            )
-        return found
+        text, length = load_text(self.text).train, min(self.length, lm.max_length)
+        return token_sequences(self.text, text, lm.tokenizer, self.limit or SEQUENCES, length)
 
 
 @dataclass(frozen=True)

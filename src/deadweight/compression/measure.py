@@ -16,7 +16,7 @@ from deadweight.meters.clock import Stopwatch
 from deadweight.surgery.calibration import Inputs
 
 ROUNDS = 5
-LONGEST = 16  # items of the batch that is timed
+SECONDS = 0.5  # a forward pass that is timed takes about this long at most, and has at most as many items as a batch
 
 
 def measured(model: nn.Module, small: nn.Module, held: Sequence[Inputs]) -> tuple[Measured, ...]:
@@ -41,9 +41,12 @@ def _bounded(estimate: Estimate, name: str) -> Estimate:
 
 def sizes_of(model: nn.Module, small: nn.Module, batch: Inputs, whole: Sizes, cut: Sizes) -> tuple[Size, Size, str]:
     """Both models' sizes, and the median time of a forward pass, in turns, so that what slows one slows both."""
-    batch = batch.take(slice(LONGEST))
     device = next(model.parameters()).device
     watch = Stopwatch(device)
+    watch.start()
+    batch.first().call(model)
+    watch.stop()
+    batch = batch.take(slice(max(1, int(SECONDS / max(watch.seconds, 1e-6)))))
     seconds: dict[str, list[float]] = {"before": [], "after": []}
     for number in range(-1, ROUNDS):
         for name, one in (("before", model), ("after", small)):

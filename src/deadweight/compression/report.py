@@ -108,6 +108,19 @@ class Compression:
         ]  # fmt: skip
         return DataFrame(rows)
 
+    def lines(self) -> list[str]:
+        """What a model card says of it."""
+        sizes = [
+            f"{name}: {getattr(self.before, name):,} before, {getattr(self.after, name):,} after"
+            for name in ("parameters", "macs")
+        ]
+        found = [
+            f"{MEANING[m.name]}: {m.after.value:.4g} ({m.after.low:.4g} … {m.after.high:.4g}; {m.before:.4g} before)"
+            for m in self.measures
+        ]
+        where = f"on {self.items['held out']} inputs that nothing was fitted to, intervals by bootstrap (95 %)"
+        return [*sizes, *(f"{line}, {where}" for line in found), *self.notes]
+
     def table(self) -> DataFrame:
         """The measures on held-out inputs: before, after, its interval, the change and its interval."""
         from pandas import DataFrame

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from deadweight.compression.rows import Rows, hidden_of, output_layer
 
 MERGES = ("first", "union")
-FITTED, JUDGED = 1024, 256  # tokens of each block: fewer than units will do to tell whether it is worth a thought
+FITTED, JUDGED = 512, 128  # tokens of each block: fewer than units will do to tell whether it is worth a thought
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from deadweight.anatomy import Block, MlpPaths, anatomy
-from deadweight.compression.items import leading, pieces
+from deadweight.compression.items import pieces, spread
 from deadweight.compression.nested import Nested
 from deadweight.compression.outcome import Judge
 from deadweight.compression.rows import Rows, joined, look, output_layer, put_output_layer, weights, with_constant
@@ -111,11 +111,12 @@ class Surveyor:
         self.walk = Walk(model, self.parts.blocks, example)
         per_item = max(1, self.walk.enter(example, 0).stream.flatten(0, -2).shape[0])
         widest = max((b.mlp_paths.hidden for b in self.parts.blocks if b.mlp_paths is not None), default=0)
-        chosen = pieces(leading(inputs, max(8, -(-max(TOKENS, widest * 4 // 3) // per_item))), 1)
+        chosen = pieces(spread(inputs, max(8, -(-max(TOKENS, widest * 4 // 3) // per_item))), 1)
         tried = max(1, min(len(chosen) // 4, max(4, 1024 // per_item)))
+        held = {number * len(chosen) // tried for number in range(tried)}
         size = max(1, 2048 // per_item)
-        self.fitted = together(chosen[:-tried], size) or together(chosen, size)
-        self.batches = [*self.fitted, *together(chosen[-tried:], size)]
+        self.fitted = together([one for place, one in enumerate(chosen) if place not in held], size)
+        self.batches = [*self.fitted, *together([chosen[place] for place in sorted(held)], size)]
         self.judge = Judge(model, self.tried)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import time
 import traceback
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from deadweight.errors import DeadweightError, MachineError
-from deadweight.lab.bench import Listener, Workbench
+from deadweight.lab.bench import BEGINS, WAITS, Listener, Workbench
 from deadweight.lab.cell import Cell
 from deadweight.lab.context import context
 from deadweight.lab.files import DISK, disk
@@ -88,15 +89,18 @@ def _do(job: Job, task: Task, store: Store, listener: Listener | None) -> str | 
         for key in cell.needs:
             bench.record_of(key)
         seed_from(cell)
-        with machine(alone=cell.exclusive, waiting=lambda: bench.note("waits for other work on this machine")):
+        with machine(alone=cell.exclusive, waiting=lambda: bench.note(WAITS)) as waited:
+            if waited:
+                bench.note(BEGINS)
             began = time.monotonic()
             outcome = task.work(cell, bench)
             seconds = time.monotonic() - began
         measured = {"seconds": seconds, **outcome.measured}
         store.write(Record(cell, outcome.result, measured, {**context(), **outcome.context}))
     except MachineError as problem:
-        if problem.__cause__ is not None:  # the disk itself said no: nothing further can be written
-            raise
+        cause = problem.__cause__
+        if cause is not None and getattr(cause, "errno", None) != errno.EFBIG:
+            raise  # the disk itself said no, and not to this file alone: nothing further can be written
         return _failed(store, cell, str(problem))
     except OSError as problem:
         with disk(store.folder):

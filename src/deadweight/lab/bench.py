@@ -12,6 +12,9 @@ from deadweight.lab.cell import Cell
 from deadweight.lab.records import Record
 from deadweight.lab.store import Store
 
+WAITS = "waits for other work on this machine"  # notes that stop the clock of a cell's timeout
+BEGINS = "begins"  # and start it again
+
 
 class Observer(Protocol):
     """Who watches a run: a live table, a log, a test."""

@@ -6,6 +6,7 @@ server that has imported PyTorch already, so a new one costs milliseconds; each 
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import multiprocessing.connection
 import pickle
@@ -19,7 +20,7 @@ import psutil
 
 from deadweight.errors import InputError
 from deadweight.lab.attempt import Ending, Job, Task
-from deadweight.lab.bench import Listener
+from deadweight.lab.bench import BEGINS, WAITS, Listener
 from deadweight.lab.limits import Limits, cores, free_memory, room_for_another
 from deadweight.lab.worker import serve
 
@@ -126,12 +127,14 @@ class Processes:
                 told = worker.pipe.recv()
                 if isinstance(told, Ending):
                     return told
+                if told[0] in (WAITS, BEGINS):  # waiting for the machine is not the cell's own time
+                    worker.began = math.inf if told[0] == WAITS else time.monotonic()
                 if self._listener is not None:
                     self._listener.note(worker.job.cell, *told)
         except (EOFError, OSError):
             worker.process.join(_GRACE)
             _end(worker)
-            return Ending("lost", time.monotonic() - worker.began, obituary(worker.process.exitcode))
+            return Ending("lost", max(0.0, time.monotonic() - worker.began), obituary(worker.process.exitcode))
         return None
 
     def _overdue(self, worker: _Worker) -> Ending | None:

@@ -19,29 +19,33 @@ _NAME = "deadweight-machine"
 
 
 @contextmanager
-def machine(*, alone: bool, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Be one of many on this machine, or alone; `waiting` is called once if others must be waited for."""
+def machine(*, alone: bool, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+    """Be one of many on this machine, or alone; whether others had to be waited for.
+
+    `waiting` is called before a wait, at most twice: at the door and at the room.
+    """
     if os.name == "nt":  # no shared locks there: timing cells at least never meet each other
         if not alone:
-            yield
+            yield False
             return
         with FileLock(_path("room")):
-            yield
+            yield False
         return
     import fcntl
 
     door, room = _open("door"), _open("room")
     try:
-        _take(door, fcntl.LOCK_EX, waiting)
-        _take(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, waiting)
+        waited = _take(door, fcntl.LOCK_EX, waiting)
+        waited |= _take(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, waiting)
         fcntl.flock(door, fcntl.LOCK_UN)
-        yield
+        yield waited
     finally:
         os.close(door)
         os.close(room)
 
 
-def _take(handle: int, how: int, waiting: Callable[[], None] | None) -> None:
+def _take(handle: int, how: int, waiting: Callable[[], None] | None) -> bool:
+    """Take a lock; whether it had to be waited for."""
     import fcntl
 
     try:
@@ -50,6 +54,8 @@ def _take(handle: int, how: int, waiting: Callable[[], None] | None) -> None:
         if waiting is not None:
             waiting()
         fcntl.flock(handle, how)
+        return True
+    return False
 
 
 def _path(part: str) -> Path:

@@ -18,6 +18,7 @@ from deadweight.lab.cell import Cell
 from deadweight.lab.tally import STATES, State, Tally, spoken
 from deadweight.secrets import hide, printable
 
+_SILENCE = 60.0  # seconds a log may be silent while cells talk
 _SHOWN = 12  # running cells, at most, that get a line in the table
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "left": "default"}
 
@@ -26,7 +27,7 @@ class Watch:
     """An :class:`~deadweight.lab.bench.Observer` for people. Writes to standard error, so that output can be piped.
 
     In a terminal: a table of the studies (done, running, failed, left), a line a running cell, and the time left.
-    Elsewhere: a line when a cell ends.
+    Elsewhere, in a log: a line when a cell ends, with the same counts, and one a minute from a cell that takes long.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -35,6 +36,7 @@ class Watch:
         self._tally = Tally(())
         self._running: dict[str, tuple[Cell, float]] = {}
         self._notes: dict[str, tuple[str, float | None]] = {}
+        self._spoke = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -63,6 +65,9 @@ class Watch:
 
     def note(self, cell: Cell, text: str, done: float | None) -> None:
         self._notes[cell.key] = (hide(text), done)
+        if self._live is None and time.monotonic() - self._spoke > _SILENCE:
+            share = "" if done is None else f" ({done:.0%})"
+            self._say(f"      {cell.label}: {printable(hide(text))}{share}; {self.standing()}")
 
     def finished(self, cell: Cell, seconds: float, error: str | None) -> None:
         self._running.pop(cell.key, None)
@@ -74,10 +79,24 @@ class Watch:
         mark = "[green]done[/]" if error is None else "[red]failed[/]"
         number = self._tally.total("done")
         line = f"{number:>3}/{len(self._tally.cells)} {mark} {escape(cell.label)}  [dim]{seconds:.1f} s[/]"
-        self.console.print(line, highlight=False, soft_wrap=True)
+        rest = "" if self._live is not None else f"  [dim]({escape(self.standing())})[/]"
+        self.console.print(line + rest, highlight=False, soft_wrap=True)
+        self._spoke = time.monotonic()
         if error is not None:
             said = f"      {printable(error.splitlines()[0]) if error else 'no reason given'}"
             self.console.print(said, style="red", markup=False, highlight=False, soft_wrap=True)
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._spoke = time.monotonic()
+
+    def standing(self) -> str:
+        """What the table says, in a line: 2 running, 1 failed, 7 left, about 4 min to go."""
+        told = [f"{number} {state}" for state in STATES[1:] if (number := self._tally.total(state))]
+        left = self._tally.seconds_left()
+        if left and told:
+            told.append(f"about {spoken(left)} to go")
+        return ", ".join(told) or "nothing left"
 
     def table(self) -> Group:
         """What the terminal shows now."""

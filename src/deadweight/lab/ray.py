@@ -20,7 +20,7 @@ from typing import Any
 
 from deadweight.errors import InputError, MachineError
 from deadweight.lab.attempt import Ending, Job, Task, attempt
-from deadweight.lab.bench import Listener
+from deadweight.lab.bench import BEGINS, WAITS, Listener
 from deadweight.lab.cell import Cell
 from deadweight.lab.files import disk
 from deadweight.lab.limits import Limits
@@ -168,9 +168,11 @@ class Cluster:
 
     def _read_board(self) -> None:
         for key, text, done in self._ray.get(self._board.drain.remote()):
-            if text is None:
+            if text in (None, BEGINS):
                 self._began[key] = time.monotonic()
-            elif self._listener is not None and key in self._cells:
+            elif text == WAITS:  # waiting for the machine is not the cell's own time
+                self._began.pop(key, None)
+            if text is not None and self._listener is not None and key in self._cells:
                 self._listener.note(self._cells[key], text, done)
 
     def _cancel_overdue(self) -> None:
@@ -222,7 +224,7 @@ class _Notes:
         self._board, self._last = board, 0.0
 
     def note(self, cell: Cell, text: str, done: float | None) -> None:
-        if time.monotonic() - self._last > 0.5:
+        if time.monotonic() - self._last > 0.5 or text in (WAITS, BEGINS):
             self._last = time.monotonic()
             self._board.post.remote(cell.key, text, done)
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 import torch
 
 from deadweight.lab.attempt import Task, attempt
+from deadweight.lab.bench import BEGINS, WAITS
 from deadweight.lab.cell import Cell
 
 _NOTES_A_SECOND = 10
@@ -27,7 +28,7 @@ class _Notes:
 
     def note(self, cell: Cell, text: str, done: float | None) -> None:
         now = time.monotonic()
-        if now - self._last > 1 / _NOTES_A_SECOND:
+        if now - self._last > 1 / _NOTES_A_SECOND or text in (WAITS, BEGINS):
             self._last = now
             with suppress(BrokenPipeError):
                 self._pipe.send((text, done))

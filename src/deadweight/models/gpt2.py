@@ -46,6 +46,22 @@ class GPT2Config:
             )
 
 
+@dataclass(frozen=True)
+class KeysValues:
+    """What GPT-2's own attention keeps of the tokens it has seen: keys and values, (B, H, tokens, D) each."""
+
+    keys: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class GPT2Cache:
+    """A cache of every block, and the tokens seen. Never changed: an old one can be used again."""
+
+    blocks: tuple[Any, ...]
+    length: int = 0
+
+
 class CausalAttention(nn.Module):
     """GPT-2's own: queries, keys and values from one projection `qkv`, fused causal attention, `proj` out."""
 
@@ -55,12 +71,24 @@ class CausalAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x_BTC: Tensor) -> Tensor:
+    def forward(self, x_BTC: Tensor, cache: KeysValues | None = None) -> Any:
+        """The outputs; with a cache also the new one, and queries are the last of the keys."""
         batch, tokens, _ = x_BTC.shape
         q_BHTD, k_BHTD, v_BHTD = self.qkv(x_BTC).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        y_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=True)
+        past = 0
+        if cache is not None:
+            past = cache.keys.shape[2]
+            k_BHTD, v_BHTD = torch.cat([cache.keys, k_BHTD], 2), torch.cat([cache.values, v_BHTD], 2)
+        mask = None
+        if past and tokens > 1:  # is_causal would let the queries be the first of the keys
+            mask = torch.ones(tokens, past + tokens, dtype=torch.bool, device=x_BTC.device).tril(past)
+        y_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, mask, is_causal=not past)
         y_BTC: Tensor = self.proj(y_BHTD.transpose(1, 2).flatten(2))
-        return y_BTC
+        return y_BTC if cache is None else (y_BTC, KeysValues(k_BHTD, v_BHTD))
+
+    def new_cache(self, batch: int) -> KeysValues:
+        empty = self.qkv.weight.new_zeros(batch, self.heads, 0, self.qkv.in_features // self.heads)
+        return KeysValues(empty, empty)
 
 
 class MLP(nn.Module):
@@ -90,6 +118,12 @@ class Block(nn.Module):
         x_BTC = x_BTC + self.attention(self.norm1(x_BTC))
         x_BTC = x_BTC + self.mlp(self.norm2(x_BTC))
         return x_BTC
+
+    def step(self, x_BTC: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """The same after the tokens in `cache`, and the new cache."""
+        y_BTC, grown = self.attention(self.norm1(x_BTC), cache=cache)
+        x_BTC = x_BTC + y_BTC
+        return x_BTC + self.mlp(self.norm2(x_BTC)), grown
 
 
 class GPT2(nn.Module):
@@ -138,20 +172,74 @@ class GPT2(nn.Module):
 
         Raises :class:`InputError` for more tokens than there are positions.
         """
-        length = tokens_BT.shape[1]
-        if length > self.config.length:
-            raise InputError(
-                f"{length} tokens",
-                expected=f"at most {self.config.length}, for so many positions are learned",
-                cure="shorten the text, or give the model a larger `length`",
-            )
-        x_BTC = self.tokens(tokens_BT) + self.positions(torch.arange(length, device=tokens_BT.device))
+        x_BTC = self._embedded(tokens_BT, 0)
         for block in self.blocks:
             x_BTC = block(x_BTC)
         logits_BTV: Tensor = self.head(self.norm(x_BTC))
         if targets is None:
             return logits_BTV
         return logits_BTV, F.cross_entropy(logits_BTV.flatten(0, 1), targets.flatten())
+
+    def _embedded(self, tokens_BT: Tensor, start: int) -> Tensor:
+        self._check_length(start + tokens_BT.shape[1])
+        places_T = torch.arange(start, start + tokens_BT.shape[1], device=tokens_BT.device)
+        x_BTC: Tensor = self.tokens(tokens_BT) + self.positions(places_T)
+        return x_BTC
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens > self.config.length:
+            raise InputError(
+                f"{tokens} tokens",
+                expected=f"at most {self.config.length}, for so many positions are learned",
+                cure="shorten the text, or give the model a larger `length`",
+            )
+
+    def new_cache(self, batch: int) -> GPT2Cache:
+        """An empty cache; raises :class:`InputError` where a block's attention has none."""
+        blocks: list[Any] = list(self.blocks)
+        for number, block in enumerate(blocks):
+            if not hasattr(block.attention, "new_cache"):
+                raise InputError(
+                    f"block {number} with a {type(block.attention).__name__} for attention",
+                    expected="an attention with new_cache(batch), called as attention(x, cache=cache)",
+                    cure="use one of deadweight's mechanisms",
+                )
+        return GPT2Cache(tuple(block.attention.new_cache(batch) for block in blocks))
+
+    def step(self, tokens_BT: Tensor, cache: GPT2Cache) -> tuple[Tensor, GPT2Cache]:
+        """Logits (B, V) after the last of some more tokens, and the new cache."""
+        x_BTC, grown = self._embedded(tokens_BT, cache.length), []
+        blocks: list[Any] = list(self.blocks)
+        for block, kept in zip(blocks, cache.blocks, strict=True):
+            x_BTC, kept = block.step(x_BTC, kept)
+            grown.append(kept)
+        logits_BV: Tensor = self.head(self.norm(x_BTC[:, -1]))
+        return logits_BV, GPT2Cache(tuple(grown), cache.length + tokens_BT.shape[1])
+
+    @torch.no_grad()
+    def generate(
+        self, tokens_BT: Tensor, count: int, *, temperature: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """`tokens_BT` and `count` more, (B, T + count): the likeliest each, or drawn where `temperature` is above 0.
+
+        Raises :class:`InputError`, before anything is computed, where there are not so many positions.
+        """
+        if count < 0 or temperature < 0 or tokens_BT.shape[1] < 1:
+            raise InputError(
+                f"{count} tokens at temperature {temperature} after {tokens_BT.shape[1]}",
+                expected="none of them below 0, and a prompt of one token at least",
+                cure="temperature 0 takes the likeliest token",
+            )
+        self._check_length(tokens_BT.shape[1] + count)
+        cache, new = self.new_cache(len(tokens_BT)), tokens_BT
+        for _ in range(count):
+            logits_BV, cache = self.step(new, cache)
+            if temperature:
+                new = torch.multinomial((logits_BV / temperature).softmax(-1), 1, generator=generator)
+            else:
+                new = logits_BV.argmax(-1, keepdim=True)
+            tokens_BT = torch.cat([tokens_BT, new], 1)
+        return tokens_BT
 
     @classmethod
     def from_huggingface(cls, hf_model: nn.Module) -> GPT2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from deadweight.probes.layer import Layer, masked_mean
@@ -13,12 +14,12 @@ from deadweight.probes.probe import ImageProbe
 def block_influence(before: Layer, after: Layer) -> Tensor:
     """(B,) float64: 1 − mean cosine between a block's input and output over an image's patch tokens.
 
-    Computed as ½‖x̂ − ŷ‖², which unlike 1 − x̂·ŷ keeps its digits when a block hardly turns its input.
-    A zero vector has cosine 0 with everything.
+    Computed as (‖y − x‖² − (‖y‖ − ‖x‖)²) / (2 ‖x‖ ‖y‖), which unlike 1 − x̂·ŷ keeps its digits when a block hardly turns
+    its input. A zero vector has cosine 0 with everything.
     """
-    apart_BND = after.patches * after.inverse[..., None]
-    apart_BND -= before.patches * before.inverse[..., None]
-    turned_BN = apart_BND.square().sum(-1).double() / 2
+    apart_BN = torch.linalg.vector_norm(after.patches - before.patches, dim=-1).double()
+    x_BN, y_BN = before.norms.double(), after.norms.double()
+    turned_BN = (apart_BN.square() - (y_BN - x_BN).square()).clamp_min(0) / (2 * x_BN * y_BN)
     undefined_BN = (after.inverse == 0) | (before.inverse == 0)
     return masked_mean(turned_BN.masked_fill(undefined_BN, 1.0), after.mask)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import torch
 from scipy import linalg
 
 from deadweight.probes.probe import MomentProbe, R2s
@@ -41,10 +43,15 @@ class Side:
         """Tokens in the fold."""
         return self.images * self.tokens
 
+    @cached_property
+    def factor(self) -> Floats | None:
+        """(P, R) whose product with itself is `between`; None where that has no low rank."""
+        return _factor(self.between, self.images)
+
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A linear prediction of E about its centre (`mean`, `output_mean`): (D, E) for ζ and (P, E) for (m, c)."""
+    """A linear prediction of E about a centre: (D, E) of ζ, and of (m, c), or of m alone where CLS has no part."""
 
     by_token: Floats
     by_image: Floats
@@ -73,15 +80,28 @@ def r2_of(moments: ScramblingMoments, row: int) -> R2s:
 
 def squared_error(fitted: Predictor, test: Side) -> float:
     """Σ ‖E − Ê‖² over the tokens of a fold, from its moments."""
-    inside = _error(fitted.by_token, test.within, test.cross, test.output_within)
-    apart_P, apart_E = test.mean - fitted.mean, test.output_mean - fitted.output_mean
-    offset_E = apart_E - apart_P @ fitted.by_image
-    outside = _error(fitted.by_image, test.between, test.reach, test.output_between)
-    return inside + test.tokens * (outside + test.images * float(offset_E @ offset_E))
+    by_image = fitted.by_image
+    inside = test.output_within + _change(fitted.by_token, test.within, test.cross)
+    apart, output_apart = test.mean[: len(by_image)] - fitted.mean, test.output_mean - fitted.output_mean
+    offset = output_apart - apart @ by_image
+    outside = test.output_between - 2 * float(np.vdot(by_image, test.reach[: len(by_image)]))
+    if test.factor is None:
+        between = test.between[: len(by_image), : len(by_image)]
+        outside += float(np.vdot(by_image, _product(between, by_image)))
+    else:
+        outside += float(np.square(test.factor[: len(by_image)].T @ by_image).sum())
+    return inside + test.tokens * (outside + test.images * float(offset @ offset))
 
 
-def _error(weights: Floats, inputs: Floats, cross: Floats, outputs: float) -> float:
-    return outputs + float(np.vdot(weights, inputs @ weights - 2 * cross))
+def _change(weights: Floats, inputs: Floats, cross: Floats) -> float:
+    """tr(Wᵀ S W) − 2 tr(Wᵀ C)"""
+    return float(np.vdot(weights, _product(inputs, weights) - 2 * cross))
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """A float64 product on torch's threads; numpy's own would compete with them for the cores."""
+    product: Floats = (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
+    return product
 
 
 def fit_self(side: Side) -> Predictor:
@@ -92,9 +112,7 @@ def fit_self(side: Side) -> Predictor:
     gram = square * (inverse[:, None] * inverse / side.total)
     cross = (side.cross + n * side.reach[:width]) * (inverse[:, None] / side.total)
     weights = inverse[:, None] * _solve(gram, cross, RIDGE * gram.trace() / width)
-    image = np.zeros_like(side.reach)
-    image[:width] = weights
-    return Predictor(weights, image, side.mean, side.output_mean)
+    return Predictor(weights, weights, side.mean[:width], side.output_mean)
 
 
 def fit_all(side: Side) -> Predictor:
@@ -115,7 +133,7 @@ def fit_all(side: Side) -> Predictor:
     own = token[:, :, None] * side.cross + n * inverse[: 2 * width].reshape(2, width, 1) * side.reach[:width]
     cross = np.concatenate([own.reshape(2 * width, -1), n * inverse[2 * width :, None] * side.reach[width:]])
     cross /= side.total
-    factor_PR = _factor(side.between, side.images)
+    factor_PR = side.factor
     if factor_PR is None:
         solved = _solve(_gram(side, inverse, token), cross, penalty)
     else:
@@ -161,10 +179,9 @@ def _solve_split(within: Floats, token: Floats, images_KR: Floats, cross_KE: Flo
     basis = np.divide(token, length, out=np.zeros_like(token), where=length > 0)
     small = within * (length[:, None] * length)
     small[np.diag_indices(width)] += penalty
-    held = linalg.cho_factor(small, lower=True, overwrite_a=True, check_finite=False)
     right = np.concatenate([images_KR, cross_KE], 1)
     along = (basis[:, :, None] * right[: 2 * width].reshape(2, width, -1)).sum(0)
-    turned = linalg.cho_solve(held, along, check_finite=False) - along / penalty
+    turned = _positive_solve(small, along) - along / penalty
     solved = right / penalty
     solved[: 2 * width] += (basis[:, :, None] * turned).reshape(2 * width, -1)
     rank = images_KR.shape[1]
@@ -181,8 +198,12 @@ def _solve(gram: Floats, cross: Floats, penalty: float) -> Floats:
     if penalty <= 0:
         return np.zeros_like(cross)
     gram[np.diag_indices(len(gram))] += penalty
-    held = linalg.cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
-    solved: Floats = linalg.cho_solve(held, cross, check_finite=False)
+    return _positive_solve(gram, cross)
+
+
+def _positive_solve(matrix: Floats, right: Floats) -> Floats:
+    lower = torch.linalg.cholesky(torch.from_numpy(matrix))
+    solved: Floats = torch.cholesky_solve(torch.from_numpy(right), lower).numpy()
     return solved
 
 

@@ -9,7 +9,7 @@ and the pack, never by the number of prompts.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -178,20 +178,31 @@ def _same_packed_and_plain(model: Any, reach: Windows, how: How) -> bool:
         packed = log_probs(model, trie, last, targets, Room(5, 5), reach, how)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError):
         return False  # it does not take the arguments at all, which is an answer too
-    plain = [plain_log_probs(model, s, len(s) - 1, [int(t)]) for s, t in zip(sequences, targets, strict=True)]
-    return bool(torch.allclose(packed, torch.cat(plain), rtol=0, atol=tolerance))
+    plain = [plain_log_probs(model, s, [(len(s) - 1, [int(t)])]) for s, t in zip(sequences, targets, strict=True)]
+    return bool(torch.allclose(packed, torch.cat([one for (one,) in plain]), rtol=0, atol=tolerance))
 
 
 def plain_log_probs(
-    model: Any, tokens: list[int], start: int, targets: list[int], best: list[Tensor] | None = None
-) -> Tensor:
-    """One sequence, one ordinary forward pass: log-probabilities of `targets` after positions start, start + 1, …
+    model: Any,
+    tokens: Sequence[int],
+    answers: Sequence[tuple[int, Sequence[int]]],
+    best: list[Tensor] | None = None,
+) -> list[Tensor]:
+    """One sequence, one ordinary forward pass: for each (start, targets) of `answers` the log-probabilities of the
+    targets after positions start, start + 1, …
 
     Whether each target is the likeliest token of all is added to `best` where that is given.
     """
     device = model.get_input_embeddings().weight.device
-    logits_TV = model(input_ids=torch.tensor([tokens], device=device), use_cache=False).logits[0, start:].float()
-    chosen = torch.log_softmax(logits_TV, dim=-1)[torch.arange(len(targets)), torch.tensor(targets)]
-    if best is not None:
-        best.append(logits_TV.argmax(dim=-1).cpu() == torch.tensor(targets))
-    return chosen.cpu()
+    first = min(start for start, _ in answers)
+    output = model(input_ids=torch.tensor([list(tokens)], device=device), use_cache=False)
+    logits_TV = output.logits[0, first:].float()
+    log_probs_TV = torch.log_softmax(logits_TV, dim=-1)
+    found = []
+    for start, targets in answers:
+        rows = torch.arange(start - first, start - first + len(targets))
+        wanted = torch.tensor(list(targets))
+        found.append(log_probs_TV[rows, wanted].cpu())
+        if best is not None:
+            best.append(logits_TV[rows].argmax(dim=-1).cpu() == wanted)
+    return found

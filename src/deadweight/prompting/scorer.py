@@ -127,14 +127,26 @@ def _flat_log_probs(
             f"{type(model).__name__} does not take packed sequences; each prompt is computed by itself",
             stacklevel=3,
         )
-        found: list[Tensor] | None = None if best is None else []
-        parts = [
-            plain_log_probs(model, list(q.tokens[:-1]), q.start - 1, list(target), found)
-            for q, target in zip(queries, targets, strict=True)
-        ]
-        if best is not None and found is not None:
-            best.copy_(torch.cat(found))
-    return torch.cat(parts), sizes
+        return _one_by_one(model, queries, best), sizes
+
+
+def _one_by_one(model: Any, queries: Sequence[Query], best: Tensor | None) -> Tensor:
+    """A forward pass for every distinct sequence: labels of one token after one prompt are read from the same."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, query in enumerate(queries):
+        groups.setdefault(query.tokens[:-1], []).append(number)
+    parts: list[Tensor] = [torch.empty(0)] * len(queries)
+    marks: list[Tensor] = [torch.empty(0)] * len(queries)
+    for tokens, members in groups.items():
+        asked = [(queries[one].start - 1, queries[one].tokens[queries[one].start :]) for one in members]
+        found: list[Tensor] = []
+        for one, part in zip(members, plain_log_probs(model, tokens, asked, found), strict=True):
+            parts[one] = part
+        for one, mark in zip(members, found, strict=True):
+            marks[one] = mark
+    if best is not None:
+        best.copy_(torch.cat(marks))
+    return torch.cat(parts)
 
 
 @contextmanager

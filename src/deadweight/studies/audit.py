@@ -12,6 +12,7 @@ from deadweight.lab import Cell, Finding, Outcome, Records, Workbench
 from deadweight.models import check_language
 from deadweight.models.embedded import SMOLLM2
 from deadweight.report import Section
+from deadweight.studies import mlp_language
 from deadweight.studies.attention import AttentionStudy
 from deadweight.studies.depth import DepthStudy
 from deadweight.studies.icl import IclStudy
@@ -83,6 +84,8 @@ class AuditStudy(Study):
                 if "mlp" not in self.studies:
                     plan["mlp"] = [trained]
             plan["depth"] = parts["depth"].cells()
+        if "mlp" in self.studies and self.language != _LANGUAGE:  # one's own: the default takes minutes, and is known
+            plan["mlp"].append(mlp_language.cell_of(self.language, "embedded:stdlib", self.dtype, MlpStudy.version))
         if "icl" in self.studies:
             plan["icl"] = self._language_cells(parts["icl"])
         if "attention" in self.studies:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from deadweight.lab import Record, Records
 from deadweight.report import Figure, Section, Table, charts
+from deadweight.studies import depth_experiments_page
 from deadweight.studies.depth_verdicts import block_losses, points, useful
 
 _SIMILARITIES = {
@@ -18,10 +19,19 @@ _NAMES = {
     **_SIMILARITIES,
     "pe_dominance": "PE dominance",
     "influence": "influence",
+    "aci": "ACI",
+    "cls_centrality": "CLS centrality",
+    "cls_attention": "attention to CLS",
+    "r2_self": "R² self",
+    "r2_all": "R² all",
+    "isi": "ISI",
     "nc1": "NC1",
     "nc2": "NC2",
+    "nc3": "NC3",
+    "nc4": "NC4",
     "margin": "margin",
     "ncm_accuracy": "NCM accuracy",
+    "probe_accuracy": "probe accuracy",
 }
 
 
@@ -31,15 +41,27 @@ def sections(records: Records, *, margin: float) -> list[Section]:
     figures: list[Figure] = []
     tables: list[Table] = []
     lead: list[str] = []
+    if len(profiles) > 1:
+        more, side_by_side = depth_experiments_page.comparison(list(profiles), margin)
+        figures += more
+        tables += side_by_side
+        lead.append(
+            f"{len(profiles)} models on the same {profiles[0].result['n']} held-out images: the first charts and the "
+            "first table put them side by side, the others show each alone."
+        )
     for record in skips:
         if record.result["measure"]:
-            figures.append(_skip_figure(record, margin))
-            lead.append(_skip_lead(record, margin))
-    for record in profiles:
-        figures += _profile_figures(record)
-        tables.append(_table(record))
-        lead.append(_profile_lead(record, margin))
-    lead += [_sentence(note) for record in skips for note in record.context.get("notes", [])]
+            figures.append(depth_experiments_page.of_model(_skip_figure(record, margin), record, len(skips)))
+            lead += [_skip_lead(record, margin)] if len(skips) == 1 else []
+    for record, name in zip(profiles, depth_experiments_page.unique_names(profiles), strict=True):
+        own = _profile_figures(record)
+        figures += [depth_experiments_page.of_model(figure, record, len(profiles)) for figure in own]
+        tables.append(_table(record, name if len(profiles) > 1 else ""))
+        lead += [_profile_lead(record, margin)] if len(profiles) == 1 else []
+    figures += depth_experiments_page.figures(records, margin)
+    tables += depth_experiments_page.tables(records, margin)
+    lead += depth_experiments_page.leads(records)
+    lead += list(dict.fromkeys(_sentence(note) for record in skips for note in record.context.get("notes", [])))
     if not figures and not tables:
         return []
     title = "Depth: what each layer does"
@@ -97,6 +119,7 @@ def _profile_figures(record: Record) -> list[Figure]:
     frame = pd.DataFrame(record.result["intervals"])
     figures = [*_similarity_figure(frame), *_influence_figure(frame), *_readout_figure(frame)]
     table = pd.DataFrame(record.result["table"])
+    figures += [*_scrambling_figure(table), *_attention_figure(frame)]
     nc1 = table[["layer", "nc1"]].dropna() if "nc1" in table else pd.DataFrame()
     nc1 = nc1[nc1["nc1"] > 0] if len(nc1) else nc1
     if len(nc1):
@@ -121,6 +144,37 @@ def _similarity_figure(frame: pd.DataFrame) -> list[Figure]:
         "final norm. Bands are 95 % bootstrap intervals over images."
     )
     return [Figure("depth-similarity", "Similarity of tokens by layer", caption, chart)]
+
+
+def _scrambling_figure(table: pd.DataFrame) -> list[Figure]:
+    if "r2_self" not in table or table["r2_self"].isna().all():
+        return []
+    names = {"r2_self": "from the token itself", "r2_all": "from everything"}
+    shown = table.melt("layer", list(names), "from", "value").dropna().replace({"from": names})
+    shown["value"] = shown["value"].astype(float)
+    chart = charts.line(shown, "layer", "value", color="from", x_title="layer", y_title="held-out R²")
+    caption = (
+        "How well a token's own embedding can be predicted after each layer, on images the prediction was not fitted "
+        "to. Where the two part, what a token was made of has moved to the other tokens: the gap is the scrambling "
+        "index (ISI)."
+    )
+    return [Figure("depth-scrambling", "What is left of a token, and where", caption, chart)]
+
+
+def _attention_figure(frame: pd.DataFrame) -> list[Figure]:
+    names = {"cls_centrality": "CLS as a hub", "cls_attention": "attention to CLS"}
+    shown = frame[frame["column"].isin(list(names))].replace({"column": names})
+    if shown.empty:
+        return []
+    chart = charts.line(
+        shown, "layer", "value", color="column", band=("low", "high"), x_title="layer", y_title="1 = like any token",
+        reference=1.0,
+    )  # fmt: skip
+    caption = (
+        "How much of a hub the CLS token is: the share of a random walk along attention that ends there, and the mean "
+        "attention it gets from patches, both times the number of tokens. Below 1 it is passed by."
+    )
+    return [Figure("depth-attention", "Where attention goes", caption, chart)]
 
 
 def _influence_figure(frame: pd.DataFrame) -> list[Figure]:
@@ -152,12 +206,12 @@ def _readout_figure(frame: pd.DataFrame) -> list[Figure]:
     return [Figure("depth-readout", "How well the classes can be read off each layer", caption, chart)]
 
 
-def _table(record: Record) -> Table:
+def _table(record: Record, name: str) -> Table:
     frame = pd.DataFrame(record.result["table"])
     frame = frame.dropna(axis="columns", how="all").rename(columns=_NAMES)
     notes = "; ".join(str(note) for note in record.context.get("notes", []))
     caption = f"{record.result['n']} held-out images. {_sentence(notes)}" if notes else ""
-    return Table("The profile", frame, caption)
+    return Table(f"The profile of {name}" if name else "The profile", frame, caption)
 
 
 def _sentence(note: str) -> str:

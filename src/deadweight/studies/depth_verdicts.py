@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
-from deadweight.lab import Estimate, Finding, Json, Record, Records, accuracy_loss, holm
+from deadweight.lab import Estimate, Finding, Json, Record, Records, accuracy_loss, bootstrap_mean, holm
 from deadweight.studies.answers import from_bits
+from deadweight.studies.depth_language import loss_added
 
 MOST = 8  # blocks that get a finding of their own; of deeper models, the least needed
 
@@ -17,6 +19,82 @@ def findings(records: Records, *, margin: float, command: str) -> list[Finding]:
         found += block_findings(record, margin, command)
     for record in records.where(kind="profile"):
         found += profile_findings(record, margin, command)
+    for kind, of in (("exit", exit_findings), ("shorten", shorten_findings)):
+        for record in records.where(kind=kind):
+            found += of(record, command)
+    for record in records.where(kind="language"):
+        found += language_findings(record, margin, command)
+    return _told_apart(found, records)
+
+
+def _told_apart(found: list[Finding], records: Records) -> list[Finding]:
+    """The same findings; where several models have them, their ids say whose they are."""
+    models = {record.key: record.cell.params.get("small") or record.cell.params.get("vision") for record in records}
+
+    def named(one: Finding) -> Finding:
+        model = models.get(one.evidence[0])
+        if model is None:  # a language model: there is one
+            return one
+        name = f"Small ViT of {model} blocks" if isinstance(model, int) else str(model)
+        own = one.id.replace("depth-", f"depth-{_slug(name)}-", 1)
+        return dataclasses.replace(one, id=own, claim=f"{name}: {one.claim}")
+
+    return [named(one) for one in found] if len({*models.values()} - {None}) > 1 else found
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def language_findings(record: Record, margin: float, command: str) -> list[Finding]:
+    """A verdict a block of a language model: the relative rise of its loss on other text without it."""
+    result, found = record.result, []
+    depth = result["depth"]
+    for entry in result["blocks"]:
+        if entry["losses"] is None:
+            continue
+        loss = bootstrap_mean(loss_added(result["intact"], entry["losses"]), margin)
+        claim = f"Removing block {entry['block']} of {depth} raises the language model's loss by {loss.value:.1%}."
+        name = f"depth-language-block-{entry['block']}"
+        found.append((name, claim, loss))
+    least = sorted(found, key=lambda one: one[2].high)[:MOST]
+    return [
+        Finding.of(name, "depth", claim, loss, "fraction", margin=margin, evidence=(record.key,), command=command)
+        for name, claim, loss in found
+        if (name, claim, loss) in least
+    ]
+
+
+def exit_findings(record: Record, command: str) -> list[Finding]:
+    """What leaving at the useful depth costs and gains: measured, not judged."""
+    result, speed = record.result, record.measured["speed"]
+    loss = accuracy_loss(from_bits(result["whole"]), from_bits(result["exit"]))
+    claim = (
+        f"Left after block {result['layer']} of {result['depth']} with a readout of its own, the model is "
+        f"{speed['speedup']:.2f} times as fast; accuracy falls by {points(loss.value)}."
+        if loss.value > 0
+        else f"Left after block {result['layer']} of {result['depth']} with a readout of its own, the model is "
+        f"{speed['speedup']:.2f} times as fast and no less accurate ({points(-loss.value)} more)."
+    )
+    return [Finding.of("depth-exit", "depth", claim, loss, "accuracy", evidence=(record.key,), command=command)]
+
+
+def shorten_findings(record: Record, command: str) -> list[Finding]:
+    """What the largest cut costs, its blocks chosen by measured loss and by influence."""
+    if not record.result["choices"]:
+        return []
+    intact, found = from_bits(record.result["intact"]), []
+    names = {"measured": "by measured loss", "influence": "by influence"}
+    for choice, steps in record.result["choices"].items():
+        step = steps[-1]
+        refit, plain = (accuracy_loss(intact, from_bits(step[how])) for how in ("refit", "plain"))
+        blocks = ", ".join(str(block) for block in step["blocks"])
+        claim = (
+            f"Without {'block' if len(step['blocks']) == 1 else 'blocks'} {blocks}, chosen {names[choice]}, "
+            f"{_change(refit.value)} once the rest is refitted; as it is, {_change(plain.value)}."
+        )
+        name = f"depth-shorten-{choice}"
+        found.append(Finding.of(name, "depth", claim, refit, "accuracy", evidence=(record.key,), command=command))
     return found
 
 
@@ -121,6 +199,12 @@ def points(share: float) -> str:
     """0.01 is one point of accuracy."""
     value = f"{100 * share:.3g}"
     return f"{value} point" if value == "1" else f"{value} points"
+
+
+def _change(loss: float) -> str:
+    if loss == 0:
+        return "accuracy stays"
+    return f"accuracy {'falls' if loss > 0 else 'rises'} by {points(abs(loss))}"
 
 
 def _described(name: str, claim: str, row: Json, value: str, unit: str) -> Finding:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from deadweight.lab import Estimate, Finding, Records
 from deadweight.prompting.demonstrations import ZERO_SHOT
 from deadweight.studies.icl_cells import STUDY
+from deadweight.studies.icl_override import reading
 from deadweight.studies.icl_rates import (
     Sitting,
     by_task,
@@ -73,12 +74,7 @@ def _override_claim(task: str, k: int, sittings: Sequence[Sitting], moved: Estim
 
 
 def _excess_claim(task: str, k: int, sittings: Sequence[Sitting], beyond: Estimate) -> str:
-    if beyond.low > 0:
-        sense = "the model does take up the inverted meaning"
-    elif beyond.high < 0:
-        sense = "the model shies away from the inverted meaning"
-    else:
-        sense = "which chance alone may explain"
+    sense = reading(sittings, k, beyond)
     claim = (
         f"In {task}, inverted labels on {k} demonstrations make the model give the inverted answer "
         f"{abs(100 * beyond.value):.1f} points {'more' if beyond.value >= 0 else 'less'} often than random labels do: "

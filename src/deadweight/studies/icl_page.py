@@ -10,6 +10,7 @@ from deadweight.prompting.demonstrations import ZERO_SHOT
 from deadweight.report import Figure, Section, Table, charts
 from deadweight.studies.icl_cells import STUDY
 from deadweight.studies.icl_findings import largest
+from deadweight.studies.icl_override import override_table
 from deadweight.studies.icl_rates import Sitting, alignment_table, by_task, quadrant_table
 from deadweight.studies.icl_tables import arithmetic_table, decoding_table, decomposition_table, sweep_table
 
@@ -26,7 +27,12 @@ def icl_sections(records: Records) -> list[Section]:
         return []
     table = alignment_table(tasks)
     k = max(largest(sittings) for sittings in tasks.values())
-    figures = [_accuracy_figure(table, k), *_course_figure(table), *_quadrant_figure(tasks, k)]
+    figures = [
+        _accuracy_figure(table, k),
+        *_course_figure(table),
+        *_alignment_figure(table),
+        *_quadrant_figure(tasks, k),
+    ]
     labels = {len(sittings[0].labels) for sittings in tasks.values()}
     remarks = [JOINT_RATE_REMARK[0].upper() + JOINT_RATE_REMARK[1:] + "."]
     remarks += [TWO_LABELS] if 2 in labels else []
@@ -46,6 +52,10 @@ def icl_sections(records: Records) -> list[Section]:
 def _more_tables(tasks: dict[str, list[Sitting]], records: Records) -> list[Table]:
     """Those that have rows: a greedy run has no likelihoods to decode, a single dtype nothing to compare."""
     told = [
+        ("Do inverted labels override meanings?", override_table(tasks),
+         "Of the answers that were right without demonstrations, those that inverted demonstrations move to the "
+         "inverted label φ(y*), with 95 % intervals (Wilson), and those that randomly labelled ones move there. "
+         "φ(y*) given counts all answers; the excess is that share less the same under random labels, item by item."),
         ("Where right answers come from", decomposition_table(tasks),
          "Shares of items. Kept: right before and after the demonstrations; repaired: right only after them; broken: "
          "right only without. Accuracy is kept + repaired, the gain is repaired − broken."),
@@ -63,12 +73,13 @@ def _more_tables(tasks: dict[str, list[Sitting]], records: Records) -> list[Tabl
 
 def _lead(table: pd.DataFrame, k: int, tasks: int) -> str:
     last = table[(table["k"] == k) | (table["condition"] == ZERO_SHOT)]
-    means = last.groupby("condition", sort=False)["truth alignment"].mean()
+    means = last.groupby("condition", sort=False)["truth alignment"].mean().dropna()
     told = ", ".join(f"{100 * value:.0f} % {_named(str(condition), k)}" for condition, value in means.items())
+    summary = f"On average over the tasks the model is right on {told}." if told else "No reply was one of the labels."
     return (
         f"The same test items of {tasks} task{'s' if tasks > 1 else ''} are asked without demonstrations and after "
         "demonstrations with their own, inverted and random labels. If right labels teach the model something, random "
-        f"ones must cost accuracy. On average over the tasks the model is right on {told}."
+        f"ones must cost accuracy. {summary}"
     )
 
 
@@ -105,6 +116,24 @@ def _course_figure(table: pd.DataFrame) -> list[Figure]:
     dashed = "; the dashed line is the accuracy without any" if len(prior) else ""
     caption = f"Mean over the tasks. Every set of demonstrations contains the smaller ones{dashed}."
     return [Figure("icl-k", "What more demonstrations bring", caption, chart)]
+
+
+def _alignment_figure(table: pd.DataFrame) -> list[Figure]:
+    """The paper's curves: prior and prompt alignment over k, under natural and inverted demonstrations."""
+    shown = table[table["condition"].isin(["natural", "inverted"])]
+    if shown["k"].nunique() < 2 or shown["prior alignment"].isna().all():
+        return []
+    means = shown.groupby(["condition", "k"], sort=False)[["prior alignment", "prompt alignment"]].mean().reset_index()
+    frame = means.melt(["condition", "k"], var_name="alignment", value_name="share")
+    frame["curve"] = frame["alignment"] + ", " + frame["condition"]
+    chart = charts.line(
+        frame, "k", "share", color="curve", x_title="demonstrations", y_title="share of answers", y_format=".0%"
+    )
+    caption = (
+        "Mean over the tasks: how often an answer is the one without demonstrations (prior alignment), and how often "
+        "it is what the demonstrations ask for (prompt alignment)."
+    )
+    return [Figure("icl-alignment", "Prior or prompt: whom the answers follow", caption, chart)]
 
 
 def _quadrant_figure(tasks: dict[str, list[Sitting]], k: int) -> list[Figure]:

@@ -231,6 +231,7 @@ def quadrant_table(tasks: dict[str, list[Sitting]], k: int) -> pd.DataFrame:
     rows = [
         {"demonstrations": condition, "side": name, "share": count / sum(total.values())}
         for condition, total in counts.items()
+        if any(total.values())  # else no reply was a label
         for name, count in total.items()
     ]
     return pd.DataFrame(rows)

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from deadweight.lab import Record, Records
+from deadweight.prompting import Task
 from deadweight.prompting.alignment import quadrants
 from deadweight.prompting.classify import LIKELIHOODS
 from deadweight.prompting.demonstrations import ZERO_SHOT
 from deadweight.studies.icl_cells import STUDY
-from deadweight.studies.icl_rates import Sitting, difference, loss
+from deadweight.studies.icl_rates import Sitting, by_task, difference, loss
 
 
 def decomposition_table(tasks: dict[str, list[Sitting]]) -> pd.DataFrame:
@@ -81,6 +82,29 @@ def decoding_table(records: Records) -> pd.DataFrame:
     return table[list(LIKELIHOODS)].reset_index().rename_axis(columns=None)
 
 
+def item_table(records: Records, task: Task | None = None) -> pd.DataFrame:
+    """One row an item, set of demonstrations and frame, for reading errors one by one.
+
+    Columns: task, item, seed, condition, k, label, prior, answer (labels; None for an invalid reply, or where there is
+    no frame without demonstrations), lead (nats; NaN for generated answers), and with `task` also the question.
+    """
+    questions = {item.id: task.ask(item) for item in task.items} if task else {}
+    rows = []
+    for sitting in (sitting for sittings in by_task(records).values() for sitting in sittings):
+        names = [*sitting.labels, None]  # INVALID is -1
+        for (condition, k), answers in sitting.answers.items():
+            for at, item in enumerate(sitting.items):
+                if task is None or item in questions:
+                    rows.append({
+                        "task": sitting.task, "item": item, "seed": sitting.seed, "condition": condition, "k": k,
+                        "label": names[sitting.gold[at]], "answer": names[answers[at]],
+                        "prior": None if sitting.prior is None else names[sitting.prior[at]],
+                        "lead": sitting.margins[condition, k][at] if (condition, k) in sitting.margins else np.nan,
+                        **({"question": questions[item]} if task else {}),
+                    })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def arithmetic_table(records: Records) -> pd.DataFrame:
     """The same questions in two dtypes: shifts of the log-probabilities and of the answers; one row a task."""
     own = [record for record in records if record.cell.study == STUDY]
@@ -97,7 +121,8 @@ def arithmetic_table(records: Records) -> pd.DataFrame:
                 shift = np.abs(np.asarray(left["log_probs"]) - np.asarray(right["log_probs"]))
                 moved = np.asarray(left["predicted"]) != np.asarray(right["predicted"])
                 rows.append({"task": one.result["task"], "shift": shift.max(), "middle": np.median(shift),
-                             "flips": moved.mean(), "overturned": _largest(left["margin"], moved)})  # fmt: skip
+                             "flips": moved.mean(), "overturned": _largest(left["margin"], moved),
+                             "leads": left["margin"]})  # fmt: skip
     if not rows:
         return pd.DataFrame()
     grouped = pd.DataFrame(rows).groupby("task", sort=False)
@@ -105,10 +130,17 @@ def arithmetic_table(records: Records) -> pd.DataFrame:
         {
             "largest shift of a log-probability": grouped["shift"].max(),
             "median shift": grouped["middle"].median(),
+            "answers that lead by less": grouped[["shift", "leads"]].apply(_within_shift),
             "answers that change": grouped["flips"].mean(),
             "largest lead that was overturned": grouped["overturned"].max(),
         }
     ).reset_index()
+
+
+def _within_shift(frames: pd.DataFrame) -> float:
+    """The share of answers whose lead is smaller than the largest shift of one log-probability."""
+    leads = np.concatenate(frames["leads"].to_numpy())
+    return float(np.mean(leads < frames["shift"].max()))
 
 
 def _largest(margins: Sequence[float], moved: np.ndarray) -> float:

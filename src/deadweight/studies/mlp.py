@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,18 +11,19 @@ from torch import nn
 
 from deadweight.anatomy import anatomy
 from deadweight.data import ImageData, load_images
-from deadweight.errors import InputError, SurgeryError
+from deadweight.errors import InputError
 from deadweight.lab import Cell, Finding, Json, Outcome, Records, Workbench
 from deadweight.meters import count
 from deadweight.meters.clock import Stopwatch
 from deadweight.models import model_source, torch_dtype, transform
 from deadweight.probes.model_facts import fingerprint
 from deadweight.report import Section
-from deadweight.studies import mlp_page, mlp_verdicts
-from deadweight.studies.answers import loaded, predictions, to_bits, yardstick
-from deadweight.studies.mlp_models import Cuts, Shape, build_variant, check_trainable, fresh
+from deadweight.studies import mlp_language, mlp_page, mlp_verdicts
+from deadweight.studies.answers import loaded, to_bits
+from deadweight.studies.mlp_cut import CALIBRATION, cut_and_refit
+from deadweight.studies.mlp_models import Cuts, Shape, build_variant, check_trainable, fresh, preparation
 from deadweight.studies.study import Study, command_line
-from deadweight.surgery import group_mlps, save, shallow_mlps
+from deadweight.surgery import save
 from deadweight.training import Feed, Recipe, evaluate, remove_checkpoints, suitable_threads, train
 
 Variant = Literal["baseline", "grouped", "shallow", "thin"]
@@ -33,15 +33,23 @@ class MlpStudy(Study):
     """What the MLPs of a vision transformer carry: shared between blocks, cut to half their width, or left alone."""
 
     kind: ClassVar[str] = "mlp"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     images: str = Field(default="embedded:digits", description="source of labelled images")
     vision: str | None = Field(default=None, description="a trained model to examine instead of training variants")
+    language: str | None = Field(default=None, description="a causal language model to examine instead")
+    text: str = Field(default="embedded:stdlib", description="text it is refitted and measured on")
     model: str | None = Field(default=None, description="architecture to train (timm:NAME); default: a small ViT")
     variants: tuple[Variant, ...] = Field(default=("baseline", "grouped", "shallow"), description="models to compare")
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), description="one run of every variant for each")
     epochs: int = Field(default=9, gt=0, description="passes over the training images")
-    recipe: dict[str, float | int | None] = Field(default_factory=dict, description="other settings of dw.Recipe")
+    based_on: Literal["mini", "paper"] = Field(default="mini", description="dw.Recipe.mini() or dw.Recipe.paper()")
+    recipe: dict[str, Any] = Field(default_factory=dict, description="what differs from it, in settings of dw.Recipe")
+    image_size: int | None = Field(
+        default=None, gt=0, description="pixels a side; default: the images' own, 32 at most"
+    )
+    workers: int = Field(default=0, ge=0, description="processes that read and augment pictures")
+    trackers: tuple[str, ...] = Field(default=(), description="where curves go as they grow, e.g. tensorboard")
     patch_size: int | None = Field(default=None, gt=0, description="of the small ViT; default: at most 4 × 4 patches")
     dim: int = Field(default=48, gt=0, description="width of the small ViT")
     depth: int = Field(default=6, gt=0, description="blocks of the small ViT")
@@ -69,26 +77,31 @@ class MlpStudy(Study):
         return self
 
     def _recipe(self, seed: int) -> Recipe:
-        settings: dict[str, Any] = {"warmup_epochs": 1 if self.epochs > 1 else 0, **self.recipe}
+        start = Recipe.mini if self.based_on == "mini" else Recipe.paper
+        usual = 1 if self.based_on == "mini" else 5
+        settings: dict[str, Any] = {"warmup_epochs": min(usual, self.epochs - 1), **self.recipe}
         try:
-            return Recipe.mini(epochs=self.epochs, seed=seed, **settings)
+            return start(epochs=self.epochs, seed=seed, **settings)
         except TypeError as problem:
             raise InputError(
                 f"recipe: {problem}", expected="settings of dw.Recipe, without epochs and seed"
             ) from problem
 
     def cells(self) -> list[Cell]:
-        if self.vision is not None:
-            return [self._cut_cell(self.vision)]
+        brought = [self._cut_cell(self.vision)] if self.vision is not None else []
+        if self.language is not None:
+            brought.append(mlp_language.cell_of(self.language, self.text, self.dtype, self.version))
+        if brought:
+            return brought
         check_trainable(self.model)
         data = self._pictures()
         shape: dict[str, Json] = {
             "images": self.images, "limit": self.limit, "model": self.model, "patch_size": self.patch_size,
             "dim": self.dim, "depth": self.depth, "heads": self.heads, "size": self.size, "pattern": self.pattern,
-            "scale": self.scale, "keep": self.keep,
+            "scale": self.scale, "keep": self.keep, "image_size": self.image_size,
         }  # fmt: skip
         common: dict[str, Any] = {"sources": {"images": data.fingerprint}, "version": self.version}
-        work: dict[str, Json] = {"epochs": self.epochs, "recipe": dict(self.recipe)}
+        work: dict[str, Json] = {"epochs": self.epochs, "based_on": self.based_on, "recipe": dict(self.recipe)}
         each = len(data.train) * self.epochs / 2500
         training: dict[str, Any] = {**common, "seconds": each, "spread": True}
         grid = [
@@ -102,6 +115,8 @@ class MlpStudy(Study):
     def run(self, cell: Cell, bench: Workbench) -> Outcome:
         if cell.kind == "cut":
             return self._cut(bench)
+        if cell.kind == mlp_language.KIND:
+            return mlp_language.cut_language(cell, bench)
         return self._train(cell, bench) if cell.kind == "train" else self._time(cell, bench)
 
     def findings(self, records: Records) -> list[Finding]:
@@ -115,11 +130,15 @@ class MlpStudy(Study):
 
     @property
     def _command(self) -> str:
-        return command_line("mlp", {"images": self.images, "vision": self.vision, "limit": self.limit})
+        return command_line(
+            "mlp", {"images": self.images, "vision": self.vision, "language": self.language, "limit": self.limit}
+        )
 
     def _pictures(self) -> ImageData:
         if self._data is None:
             prepare = transform(self._examined()) if self.vision is not None else None
+            if prepare is None and self.image_size is not None:
+                prepare = preparation(self.model, self.image_size)
             self._data = load_images(self.images, limit=self.limit, transform=prepare)
         return self._data
 
@@ -144,10 +163,14 @@ class MlpStudy(Study):
                 folder=bench.folder / "checkpoint",
                 note=bench.note,
                 device=bench.device,
+                workers=self.workers,
+                trackers=self.trackers,
+                tracker_folder=bench.folder,
             )
             watch.stop()
             scores = evaluate(model, Feed(data.validation, torch.device(bench.device)))
         if bench.leads:
+            curves.write(bench.folder / "curves.parquet")
             save(model.cpu(), bench.folder / "model")
             remove_checkpoints(bench.folder / "checkpoint")
         result: dict[str, Json] = {
@@ -215,38 +238,13 @@ class MlpStudy(Study):
         source = model_source(vision)
         params: dict[str, Json] = {
             "vision": vision, "images": self.images, "limit": self.limit, "dtype": self.dtype,
-            "trained": source.scheme != "embedded" and source.flag("pretrained", True),
+            "trained": source.scheme != "embedded" and source.flag("pretrained", True), "calibration": CALIBRATION,
         }  # fmt: skip
         sources = {"vision": fingerprint(self._examined()), "images": data.fingerprint}
         seconds = 2 + len(data.validation) / 20
         return Cell(self.kind, "cut", params, sources=sources, version=self.version, seconds=seconds)
 
     def _cut(self, bench: Workbench) -> Outcome:
-        """A user's own model, cut two ways and not retrained."""
+        """A user's own model, cut two ways, refitted and not trained."""
         intact = self._examined().to(bench.device, torch_dtype(self.dtype))
-        data = self._pictures()
-        before = yardstick(intact, data.validation, data.classes, 64)
-        picture = data.validation[0][0][None].to(bench.device, torch_dtype(self.dtype))
-        cuts: dict[str, Json] = {}
-        notes = list(before.notes)
-        surgeries: dict[str, Callable[[], nn.Module]] = {
-            "shallow": lambda: shallow_mlps(intact, 2 / 3, by="weight"),
-            "grouped": lambda: group_mlps(intact, 2),
-        }
-        for done, (name, surgery) in enumerate(surgeries.items(), start=1):
-            bench.note(f"{name}, not retrained", done / 3)
-            try:
-                cut = surgery()
-            except SurgeryError as problem:
-                notes.append(f"{name}: {problem.given}")
-                continue
-            answers, _ = predictions(cut, data.validation, 64)
-            cuts[name] = {"correct": to_bits(answers.argmax(1) == before.truth), **count(cut, picture).as_json()}
-        result: dict[str, Json] = {
-            "measure": before.measure,
-            "n": len(data.validation),
-            "works": before.works,
-            "intact": {"correct": to_bits(before.right), **count(intact, picture).as_json()},
-            "cuts": cuts,
-        }
-        return Outcome(result, context={"notes": notes})
+        return cut_and_refit(intact, self._pictures(), bench.note)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from deadweight.data import ImageData, as_tensors
+from deadweight.data.images import Transform
 from deadweight.errors import InputError
-from deadweight.models import load, model_source
+from deadweight.models import load, model_source, transform
 from deadweight.registry import did_you_mean
 from deadweight.surgery import group_mlps, shallow_mlps
 
@@ -45,6 +46,12 @@ def fresh(model: str | None, shape: Shape, data: ImageData, seed: int, **changes
     if model is None:
         _expect(built, data)
     return built
+
+
+def preparation(model: str | None, size: int) -> Transform:
+    """Coloured pictures of `size` pixels a side, with the mean and deviation of the architecture (none for our ViT)."""
+    options: dict[str, Any] = {"img_size": size} if model else {"img_size": size, "patch_size": size, "in_chans": 3}
+    return transform(load(model or "embedded:digits-vit", pretrained=False, **options))
 
 
 @torch.no_grad()

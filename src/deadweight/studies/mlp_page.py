@@ -9,7 +9,8 @@ import pandas as pd
 
 from deadweight.lab import Record, Records, accuracy_loss, holm
 from deadweight.report import Figure, Section, Table, charts
-from deadweight.studies.mlp_verdicts import change, loss, pairs, share_removed, variants
+from deadweight.studies import mlp_language
+from deadweight.studies.mlp_verdicts import change, effect_size, loss, pairs, share_removed, variants
 
 TITLE = "MLPs: shared, narrowed, or left alone"
 QUESTION = "How much of the MLPs can be shared or narrowed without losing accuracy?"
@@ -30,6 +31,9 @@ def sections(records: Records, *, margin: float) -> list[Section]:
             figures.append(_cut_figure(record, margin))
             tables.append(_cut_table(record))
         lead.append(_cut_lead(record))
+    for record in records.where(kind=mlp_language.KIND):
+        tables.append(mlp_language.table(record))
+        lead.append(mlp_language.lead(record))
     if not lead:
         return []
     return [Section("mlp", TITLE, QUESTION, " ".join(lead), tuple(figures), tuple(tables))]
@@ -83,17 +87,11 @@ def _trade(records: Records, names: list[str], margin: float) -> Figure:
 def _curves(records: Records, names: list[str]) -> Figure:
     rows: list[dict[str, Any]] = []
     for name in names:
-        runs = [record.result["curves"]["top1"] for record in records.where(kind="train", variant=name)]
-        for epoch, values in enumerate(zip(*runs, strict=False), start=1):
-            rows.append(
-                {
-                    "model": name,
-                    "epoch": epoch,
-                    "top1": statistics.fmean(values),
-                    "low": min(values),
-                    "high": max(values),
-                }
-            )
+        for curve, label in (("top1", name), ("ema_top1", f"{name}, average")):
+            runs = [record.result["curves"][curve] for record in records.where(kind="train", variant=name)]
+            for epoch, values in enumerate(zip(*runs, strict=False), start=1):
+                spread = {"low": min(values), "high": max(values)}
+                rows.append({"model": label, "epoch": epoch, "top1": statistics.fmean(values), **spread})
     chart = charts.line(
         pd.DataFrame(rows),
         "epoch",
@@ -113,30 +111,43 @@ def _table(records: Records, names: list[str]) -> Table:
     speeds: Any = next((record.measured["images_per_second"] for record in records.where(kind="time")), {})
     rows = []
     for name in names:
-        runs = records.where(kind="train", variant=name)
-        first = runs[0].result
-        top1 = _top1(records, name)
-        spread = f" ± {100 * statistics.stdev(top1):.2f}" if len(top1) > 1 else ""
-        rows.append(
-            {
-                "model": name,
-                "parameters": int(first["parameters"]),
-                "unique MLPs": first["unique_mlps"],
-                "MACs": int(first["macs"]),
-                "top-1 %": f"{100 * statistics.fmean(top1):.2f}{spread}",
-                "top-5 %": f"{100 * statistics.fmean(float(run.result['top5']) for run in runs):.2f}",
-                "peak epoch": f"{statistics.fmean(int(run.result['peak_epoch']) for run in runs):.1f}",
-                "Δ(peak→final)": f"{100 * statistics.fmean(float(run.result['degradation']) for run in runs):.2f}",
-                "images/s": round(speeds[name]) if name in speeds else "not measured",
-                "p (Holm)": f"{corrected[name]:.3f}" if name in corrected else "–",
-            }
-        )
+        runs = [record.result for record in records.where(kind="train", variant=name)]
+        row: dict[str, Any] = {
+            "model": name,
+            "parameters": int(runs[0]["parameters"]),
+            "unique MLPs": runs[0]["unique_mlps"],
+            "MACs": int(runs[0]["macs"]),
+            "top-1 %": _spread([100 * run["top1"] for run in runs]),
+            "top-5 %": _spread([100 * run["top5"] for run in runs]),
+            "peak epoch": _spread([run["peak_epoch"] for run in runs], 1),
+            "Δ(peak→final)": _spread([100 * run["degradation"] for run in runs]),
+        }
+        if all(run["curves"]["ema_top1"] for run in runs):
+            row["average top-1 %"] = _spread([100 * run["curves"]["ema_top1"][-1] for run in runs])
+        row["images/s"] = round(speeds[name]) if name in speeds else "not measured"
+        row["p (Holm)"] = f"{corrected[name]:.3f}" if name in corrected else "–"
+        row["effect d"] = _effect(records, name) if name in corrected else "–"
+        rows.append(row)
     caption = (
-        f"Means over {len(_top1(records, 'baseline'))} seeds (± standard deviation). MACs: multiply-accumulates of one "
-        "image, attention products included. p: paired t-test against the baseline over seeds, Holm's correction. "
-        "Images a second: forward passes, the models in turn, median."
+        f"Means over {len(_top1(records, 'baseline'))} seeds ± standard deviation, of the last epoch. MACs: "
+        "multiply-accumulates of one image, attention products included. Average: the moving average of the weights. "
+        "p: paired t-test against the baseline over seeds, Holm's correction; d: the mean loss in standard deviations "
+        "of the losses, below 0 a gain. Images a second: forward passes, the models in turn, median."
     )
     return Table("The paper's table, on these images", pd.DataFrame(rows), caption)
+
+
+def _spread(values: list[float], digits: int = 2) -> str:
+    """Mean ± standard deviation over seeds; a single seed has none."""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def _effect(records: Records, name: str) -> str:
+    both = pairs(records, name)
+    before, after = ([float(record.result["top1"]) for record in side] for side in zip(*both, strict=True))
+    found = effect_size(before, after)
+    return "–" if found is None else f"{found:+.2f}"
 
 
 def _accuracy(bits: str) -> float:
@@ -152,7 +163,8 @@ def _cut_lead(record: Record) -> str:
         for name, cut in result["cuts"].items()
     ]
     what = "accuracy" if result["measure"] == "accuracy" else "agreement with itself"
-    start = f"{record.cell.params['vision']} was cut and not retrained; intact, its {what} on {result['n']} images is "
+    done = "was cut, refitted in closed form, and not trained"
+    start = f"{record.cell.params['vision']} {done}; intact, its {what} on {result['n']} images is "
     return " ".join([f"{start}{_accuracy(result['intact']['correct']):.1%}; {'; '.join(said)}.", *notes])
 
 
@@ -180,5 +192,5 @@ def _cut_table(record: Record) -> Table:
         }
         for name, part in [("intact", record.result["intact"]), *record.result["cuts"].items()]
     ]
-    caption = "shallow keeps two thirds of each MLP's units, by weight; grouped shares MLPs between neighbours."
+    caption = "shallow keeps two thirds of each MLP's units, by what they do; grouped shares MLPs between neighbours."
     return Table("The model as it is and as it was cut", pd.DataFrame(rows), caption)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 
 from deadweight.lab import Estimate, Finding, Record, Records, accuracy_loss, bootstrap_mean, paired_t
+from deadweight.studies import mlp_language
 from deadweight.studies.answers import from_bits
 
 CUT = {
-    "grouped": "Letting every two neighbouring blocks share the first one's MLP, without retraining,",
-    "shallow": "Keeping the two thirds of each MLP's units with the largest weights, without retraining,",
+    "grouped": "Letting every two neighbouring blocks share one MLP of both's best units, refitted without labels,",
+    "shallow": "Keeping the two thirds of each MLP's units that do most, refitted without labels,",
 }
 
 
 def findings(records: Records, *, margin: float, command: str) -> list[Finding]:
     """Losses of accuracy first, then what training and time have to say."""
-    found = [*_cut_findings(records, margin, command)]
+    found = [*_cut_findings(records, margin, command), *mlp_language.findings(records, margin, command)]
     others = variants(records)[1:]
     found += [_accuracy(records, name, margin, command) for name in others]
     found += [_degradation(records, name, command) for name in others]
@@ -44,6 +47,17 @@ def loss(records: Records, name: str, margin: float) -> Estimate:
     both = pairs(records, name)
     before, after = ([float(record.result["top1"]) for record in side] for side in zip(*both, strict=True))
     return paired_t(before, after, margin, resolution=1 / int(both[0][0].result["n"]))
+
+
+def effect_size(before: Sequence[float], after: Sequence[float]) -> float | None:
+    """Cohen's d of paired values: the mean loss in standard deviations of the losses; None without a spread.
+
+    0.2 is called small, 0.8 large (Cohen, 1988); with few seeds it is as rough as the spread it divides by.
+    """
+    losses = [one - other for one, other in zip(before, after, strict=True)]
+    if len(losses) < 2 or max(losses) - min(losses) < 1e-12:
+        return None
+    return statistics.fmean(losses) / statistics.stdev(losses)
 
 
 def change(value: float) -> str:

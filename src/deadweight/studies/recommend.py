@@ -16,7 +16,6 @@ from typing import Any
 
 import yaml
 
-import deadweight
 from deadweight.errors import InputError
 from deadweight.report import Action
 
@@ -148,15 +147,13 @@ def _round(value: int) -> int:
 
 
 def _shrink(finding: Mapping[str, Any], run: _Run) -> Action:
-    model, images = run.model(finding), str(run.options.get("images") or "")
     removed = re.search(r"removes (\d+)\s?%", str(finding["claim"]))
     left = 1 - int(removed[1]) / 100 if removed else 0.67
+    model, inputs = _calibrated(finding, run)
     command = ""
-    if model and "compress" not in deadweight.__all__:  # an installation that cuts, but does not yet refit and choose
-        return _cut(finding, model)
     if model:
-        words = ["deadweight", "compress", model, *(["--images", images] if images else [])]
-        command = shlex.join([*words, "--parameters", f"{left:.2f}", "--out", _SMALLER])
+        words = ["deadweight", "compress", model, *inputs, "--parameters", f"{left:.2f}", "--out", _SMALLER]
+        command = shlex.join(words)
     if "cut" in str(finding["id"]):
         return Action("Cut the model and keep what it knew: refitted in closed form, no labels, no training.", command)
     sentence = (
@@ -166,18 +163,13 @@ def _shrink(finding: Mapping[str, Any], run: _Run) -> Action:
     return Action(sentence, command)
 
 
-def _cut(finding: Mapping[str, Any], model: str) -> Action:
-    """The surgery the finding is about, and nothing else. What was trained smaller is to be trained smaller again."""
-    grouped = "grouped" in str(finding["id"])
-    how = "group_mlps(model, size=2)" if grouped else "shallow_mlps(model, keep={})"
-    if "cut" not in str(finding["id"]):
-        width = re.search(r"to (\d+)\s?% of its width", str(finding["claim"]))
-        how = how.format(int(width[1]) / 100 if width else 0.5)
-        return Action(f"Train the smaller shape from the start: `dw.{how}` on the fresh model.")
-    how = how.format('2/3, by="weight"')
-    code = f"import deadweight as dw; model = dw.load({_quoted(model)}); dw.save(dw.{how}, {_quoted(_SMALLER)})"
-    sentence = f"Cut the model; it is saved in `{_SMALLER}` and loads like any other."
-    return Action(sentence, shlex.join(["python", "-c", code]))
+def _calibrated(finding: Mapping[str, Any], run: _Run) -> tuple[str | None, list[str]]:
+    """The model a finding of the mlp study is about, and the option that says what it is refitted on."""
+    if str(finding["id"]).startswith("mlp-cut-language"):
+        language = run.options.get("language")
+        return (str(language) if language else None), ["--text", str(run.options.get("text") or "embedded:stdlib")]
+    images = str(run.options.get("images") or "")
+    return run.model(finding), ["--images", images] if images else []
 
 
 def _quoted(text: str) -> str:

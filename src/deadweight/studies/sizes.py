@@ -25,12 +25,25 @@ def bytes_of(cells: Sequence[Cell]) -> int:
 
 
 def spoken(size: int) -> str:
-    """In kB or MB, whichever reads better.
+    """In kB, MB, GB or TB, whichever reads best.
 
-    >>> spoken(40_000), spoken(12_345_678)
-    ('40 kB', '12 MB')
+    >>> spoken(40_000), spoken(12_345_678), spoken(3_400_000_000)
+    ('40 kB', '12 MB', '3.4 GB')
     """
+    for unit, least in (("TB", 1e12), ("GB", 1e9)):
+        if size >= least:
+            return f"{size / least:.1f} {unit}"
     return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{max(1, round(size / 1e3))} kB"
 
 
-__all__ = ["bytes_of", "spoken"]
+def by_kind(cells: Sequence[Cell]) -> list[tuple[str, str, int, float, int]]:
+    """(study, kind, cells, seconds of work, bytes) in the order of the plan."""
+    kinds = dict.fromkeys((cell.study, cell.kind) for cell in cells)
+    groups = [[cell for cell in cells if (cell.study, cell.kind) == kind] for kind in kinds]
+    return [
+        (study, kind, len(group), sum(cell.seconds for cell in group), bytes_of(group))
+        for (study, kind), group in zip(kinds, groups, strict=True)
+    ]
+
+
+__all__ = ["by_kind", "bytes_of", "spoken"]

@@ -2,15 +2,18 @@
 
 from deadweight.surgery.attention import FreshWeights, swap_attention
 from deadweight.surgery.blocks import drop_blocks
+from deadweight.surgery.early_exit import early_exit
 from deadweight.surgery.log import SURGERIES, record, replay, surgeries
 from deadweight.surgery.mlps import group_mlps, shallow_mlps
 from deadweight.surgery.positions import scale_positions
-from deadweight.surgery.saved import load_saved, save
+from deadweight.surgery.saved import check_target, load_saved, save
 
 __all__ = [
     "SURGERIES",
     "FreshWeights",
+    "check_target",
     "drop_blocks",
+    "early_exit",
     "group_mlps",
     "load_saved",
     "record",

@@ -18,7 +18,7 @@ from deadweight.surgery import hosted_attention as hosted
 from deadweight.surgery.log import patient, record
 
 Module = TypeVar("Module", bound=nn.Module)
-CAUSAL_ONLY = ("lsh", "mla")
+CAUSAL_ONLY = ("lsh", "mla", "gated_delta", "retention")
 
 
 class FreshWeights(UserWarning):
@@ -51,10 +51,11 @@ class Swapped(nn.Module):
 def swap_attention(model: Module, name: str, *, inplace: bool = False, **options: Any) -> Module:
     """Replace the attention of every block by the mechanism `name`.
 
-    eager, sdpa, flash, sliding_window, linear, gqa and mqa take over the weights (for gqa and mqa the keys and values
-    of neighbouring heads are averaged); lsh and mla start fresh, with a warning. Works on our GPT-2, on timm's ViTs,
-    which are not causal (lsh and mla are not defined there), and on causal language models and ViTs of transformers,
-    which keep their projections, rotary positions and cache and run what needs no weights of its own.
+    eager, sdpa, flash, sliding_window, block_sparse, linear, gqa and mqa take over the weights (for gqa and mqa the
+    keys and values of neighbouring heads are averaged); the others start fresh, with a warning. Works on our GPT-2, on
+    timm's ViTs, which are not causal (lsh, mla, gated_delta and retention are not defined there), and on causal
+    language models and ViTs of transformers, which keep their projections, rotary positions and cache and run what
+    needs no weights of its own.
 
     Parameters
     ----------
@@ -81,7 +82,7 @@ def swap_attention(model: Module, name: str, *, inplace: bool = False, **options
     if not causal and name in CAUSAL_ONLY:
         raise SurgeryError(
             f"{name} is defined for causal attention only, and a {type(model).__name__} is not causal",
-            expected=f"a mechanism other than {' and '.join(CAUSAL_ONLY)}",
+            expected=f"a mechanism other than {', '.join(CAUSAL_ONLY)}",
         )
     chosen = dict(options) if causal else {**options, "causal": False}
     with torch.device("meta"):  # the options are checked before anything is copied
@@ -112,8 +113,9 @@ def _swap(
     found = _projections(block)
     example = next(old.parameters())
     new = mechanism(name, width, heads, **options).to(device=example.device, dtype=example.dtype)
-    carried = found is not None and isinstance(new, Projected)
-    if found is not None and isinstance(new, Projected):
+    carried = False
+    if found is not None and isinstance(new, Projected) and new.carries:
+        carried = True
         _carry(found, new, heads)
     owner, _, leaf = block.attention_path.rpartition(".")
     drop = getattr(old, "proj_drop", nn.Identity())
@@ -143,7 +145,7 @@ def _projections(block: Block) -> Projections | None:
     if isinstance(attention, Swapped):
         attention = attention.inner
     if isinstance(attention, Mechanism):
-        if not isinstance(attention, Projected):
+        if not isinstance(attention, Projected) or not attention.carries:
             return None
         names = ("q_proj", "k_proj", "v_proj", "o_proj")
         weights = {name: value for name, value in attention.named_parameters() if name.partition(".")[0] in names}

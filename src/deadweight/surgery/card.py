@@ -36,10 +36,25 @@ def card(module: nn.Module, manifest: Mapping[str, Any], *, expanded: bool) -> s
         f"{sum(p.numel() for p in module.parameters()):,} parameters, a shared one counted once.",
         "## What was done\n\n" + (_log(manifest["surgeries"]) or "Nothing: these are the weights as they were."),
         "## How to load it\n\n" + _loading(manifest, alone),
-        "## What is not known\n\nThis card says what was done, not how well the model does: measure it on data of your "
-        "own. The licence is that of the model it was made from.",
+        *_measured(module),
+        "## What is not known\n\n" + _unknown(module),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _unknown(module: nn.Module) -> str:
+    start = "This card says what was done, not how well the model does: measure it"
+    if hasattr(module, "compression"):
+        start = "How the model does on inputs of another kind: measure it"
+    return f"{start} on data of your own. The licence is that of the model it was made from."
+
+
+def _measured(module: nn.Module) -> list[str]:
+    """What ``dw.compress`` measured, where nothing was done to the model since."""
+    report: Any = getattr(module, "compression", None)
+    if report is None:
+        return []
+    return ["## What was measured\n\n" + "\n".join(f"- {line}" for line in report.lines())]
 
 
 def stands_alone(module: nn.Module, surgeries: list[dict[str, Any]]) -> bool:

@@ -42,7 +42,7 @@ def groups_of(depth: int, size: int, pattern: str | Sequence[Sequence[int]]) -> 
     Raises
     ------
     InputError
-        An unknown pattern or a size below 1.
+        An unknown pattern, or a size below 1 or beyond the depth.
     SurgeryError
         An index out of range, or a block in two groups.
     """
@@ -55,6 +55,12 @@ def groups_of(depth: int, size: int, pattern: str | Sequence[Sequence[int]]) -> 
             )
         if size < 1:
             raise InputError(f"group size {size}", expected="at least 1", cure="size=2 shares between neighbours")
+        if size > depth:
+            raise InputError(
+                f"group size {size} for {depth} blocks",
+                expected=f"1 … {depth}",
+                cure="size=2 shares between neighbours",
+            )
         return PATTERNS[pattern](depth, size)
     explicit = [[block_index(index, depth) for index in group] for group in pattern if len(group)]
     listed = [index for group in explicit for index in group]

@@ -14,13 +14,19 @@ from deadweight.registry import Registry
 from deadweight.surgery.architecture import remember
 
 _ATTRIBUTE = "_deadweight_surgeries"
-_SHAPE_ONLY: dict[str, Any] = {"refit": None, "by": "first", "merge": "first"}  # arguments that decide weights only
+_SHAPE_ONLY: dict[str, Any] = {
+    "refit": None,
+    "by": "first",
+    "merge": "first",
+    "readout": None,
+}  # arguments that decide weights only
 Module = TypeVar("Module", bound=nn.Module)
 
 SURGERIES: Registry[Callable[..., nn.Module]] = Registry("surgery")
 SURGERIES.add("group_mlps", "deadweight.surgery.mlps:group_mlps")
 SURGERIES.add("shallow_mlps", "deadweight.surgery.mlps:shallow_mlps")
 SURGERIES.add("drop_blocks", "deadweight.surgery.blocks:drop_blocks")
+SURGERIES.add("early_exit", "deadweight.surgery.early_exit:early_exit")
 SURGERIES.add("swap_attention", "deadweight.surgery.attention:swap_attention")
 SURGERIES.add("scale_positions", "deadweight.surgery.positions:scale_positions")
 

@@ -1,9 +1,11 @@
-"""The two surgeries of arXiv 2512.01059: blocks that share an MLP, and MLPs with fewer hidden units."""
+"""The two surgeries of arXiv 2512.01059: blocks that share an MLP (or more), and MLPs with fewer hidden units."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import combinations
 from typing import Any, TypeVar
 
 import torch
@@ -19,9 +21,12 @@ from deadweight.surgery.log import patient, record
 from deadweight.surgery.merge import MERGES, NEEDS_LAYERS, merge_mlps
 from deadweight.surgery.narrow import check_narrowable, narrow, units_kept
 from deadweight.surgery.refit import check_refit, refit_outputs
+from deadweight.surgery.sharing import check_sharable, parts_of, share_weights, shares
 from deadweight.surgery.widths import note_width
 
 Module = TypeVar("Module", bound=nn.Module)
+SHARES_MLP = {"mlp", "block"}
+SPOKEN = {"attention": "attention", "block": "all their weights"}
 
 
 def group_mlps(
@@ -29,6 +34,7 @@ def group_mlps(
     size: int = 2,
     *,
     pattern: str | Sequence[Sequence[int]] = "adjacent",
+    parts: str | Sequence[str] = "mlp",
     merge: str = "first",
     scale: float = 1.0,
     refit: str | None = None,
@@ -36,6 +42,8 @@ def group_mlps(
     inplace: bool = False,
 ) -> Module:
     """Let groups of blocks share one MLP; each block keeps its own norms, attention and drop-path.
+
+    With `parts` they share attention too, or instead, or all their weights.
 
     GroupedMLP of arXiv 2512.01059 is ``group_mlps(fresh_model, scale=2**-0.5)``; for a trained model
     ``group_mlps(model, merge="union", refit="stream", batches=images)`` loses least.
@@ -46,16 +54,20 @@ def group_mlps(
         Blocks a group; the last group may be smaller.
     pattern:
         ``adjacent`` | ``strided`` | ``mirrored``, or the groups as lists of block indices.
+    parts:
+        ``mlp``, ``attention``, ``block`` (all weights of a block, norms and layer scale too), or several of them.
     merge:
         ``first``: the group's first MLP is kept; ``mean``: the average of its members' weights; ``align``: the
         average once the hidden units of each member are matched to the first's; ``union``: of each member its most
-        important units (by activation where there are `batches`, else by weight), side by side.
+        important units (by activation where there are `batches`, else by weight), side by side. Of other parts than
+        MLPs the first is kept, or with ``mean`` the average.
     scale:
         Multiplies fc1.weight, fc1.bias and fc2.weight of every shared MLP (gate, up and down of a gated one, and
         input biases), never the output bias. A group of one is left alone.
     refit:
-        Fit the output layer of every shared MLP to all of its blocks jointly (``surgery/refit.py``): ``"layer"``
-        aims at their own old outputs, ``"stream"`` at the original's residual stream.
+        Fit the MLP output layer of every block that shares, a shared one to all of its blocks jointly
+        (``surgery/refit.py``): ``"layer"`` aims at their own old outputs, ``"stream"`` at the original's residual
+        stream, so that it also repairs what shared attention broke.
     batches:
         Calibration inputs for that, without labels.
 
@@ -64,19 +76,10 @@ def group_mlps(
     SurgeryError
         MLPs that cannot be shared, naming the blocks; blocks that share already but would be separated.
     """
-    if merge not in MERGES:
-        raise InputError(
-            f"unknown merge {merge!r}", expected=f"one of {', '.join(MERGES)}", cure=did_you_mean(merge, list(MERGES))
-        )
-    if not 0 < scale < float("inf"):
-        raise InputError(f"scale {scale}", expected="a positive number", cure="the paper's is 2**-0.5")
-    check_refit(refit)
+    wanted = _check_options(parts, merge, scale, refit)
     blocks = anatomy(model).blocks
     groups = groups_of(len(blocks), size, pattern)
-    inside = scale != 1 or merge in NEEDS_LAYERS or refit is not None
-    for group in groups:
-        _check_group([blocks[index] for index in group], inside=inside)
-    _check_kept_together(blocks, groups)
+    _check_groups(blocks, groups, wanted, inside=scale != 1 or merge in NEEDS_LAYERS or refit is not None)
     inputs = calibration(model, batches, f"refit={refit!r}") if refit or batches is not None else []
     scores = {}
     if merge == "union":
@@ -86,14 +89,55 @@ def group_mlps(
     model = patient(model, inplace)
     blocks = anatomy(model).blocks
     for group in groups:
-        _share(model, [blocks[index] for index in group], merge, scale, scores)
+        members = [blocks[index] for index in group]
+        if SHARES_MLP & set(wanted):
+            _share(model, members, merge, scale, scores)
+        for part in wanted:
+            if part != "mlp" and len(group) > 1:
+                share_weights(members, part, merge)
     if refit:
         shared = [index for group in groups if len(group) > 1 for index in group]
         refit_outputs(model, original, inputs, target=refit, blocks=shared)
     explicit = pattern if isinstance(pattern, str) else [[int(index) for index in group] for group in pattern]
-    extra = {} if refit is None else {"refit": refit}
+    extra: dict[str, Any] = {} if refit is None else {"refit": refit}
+    if wanted != ("mlp",):
+        extra["parts"] = list(wanted)
     record(model, "group_mlps", size=int(size), pattern=explicit, merge=merge, scale=float(scale), **extra)
     return model
+
+
+def _check_options(parts: str | Sequence[str], merge: str, scale: float, refit: str | None) -> tuple[str, ...]:
+    """The parts to be shared; what does not fit together is refused."""
+    wanted = parts_of(parts)
+    if merge not in MERGES:
+        raise InputError(
+            f"unknown merge {merge!r}", expected=f"one of {', '.join(MERGES)}", cure=did_you_mean(merge, list(MERGES))
+        )
+    if not 0 < scale < float("inf"):
+        raise InputError(f"scale {scale}", expected="a positive number", cure="the paper's is 2**-0.5")
+    if not SHARES_MLP & set(wanted) and (scale != 1 or merge in NEEDS_LAYERS):
+        raise InputError(
+            f"scale={scale:g}, merge={merge!r} for {', '.join(wanted)} alone",
+            expected="those for shared MLPs",
+            cure='parts=("mlp", "attention") shares both',
+        )
+    check_refit(refit)
+    return wanted
+
+
+def _check_groups(blocks: Sequence[Block], groups: Groups, parts: Sequence[str], *, inside: bool) -> None:
+    for group in groups:
+        members = [blocks[index] for index in group]
+        if SHARES_MLP & set(parts):
+            _check_group(members, inside=inside)
+        for part in parts:
+            if part != "mlp" and len(group) > 1:
+                check_sharable(members, part)
+    for part in parts:
+        if part in SHARES_MLP:
+            _check_kept_together(blocks, groups, "an MLP", _same_mlp)
+        if part != "mlp":
+            _check_kept_together(blocks, groups, SPOKEN[part], partial(shares, part=part))
 
 
 def shallow_mlps(
@@ -209,18 +253,22 @@ def _check_group(group: Sequence[Block], *, inside: bool) -> None:
             )
 
 
-def _check_kept_together(blocks: Sequence[Block], groups: Groups) -> None:
+def _same_mlp(one: Block, two: Block) -> bool:
+    return one.mlp is not None and one.mlp is two.mlp
+
+
+def _check_kept_together(
+    blocks: Sequence[Block], groups: Groups, part: str, together: Callable[[Block, Block], bool]
+) -> None:
     """Blocks that share already must stay in one group: to part them would silently undo a surgery."""
-    where: dict[int, tuple[int, int]] = {}
-    for number, group in enumerate(groups):
-        for index in group:
-            other, at = where.setdefault(id(blocks[index].mlp), (number, index))
-            if other != number:
-                raise SurgeryError(
-                    f"blocks {at} and {index} share an MLP already, and the new groups would separate them",
-                    expected="groups that contain the existing ones whole",
-                    cure="group the original model instead",
-                )
+    where = {index: number for number, group in enumerate(groups) for index in group}
+    for one, two in combinations(blocks, 2):
+        if where[one.index] != where[two.index] and together(one, two):
+            raise SurgeryError(
+                f"blocks {one.index} and {two.index} share {part} already, and the new groups would separate them",
+                expected="groups that contain the existing ones whole",
+                cure="group the original model instead",
+            )
 
 
 def _share(model: nn.Module, group: Sequence[Block], merge: str, scale: float, scores: Mapping[str, Tensor]) -> None:

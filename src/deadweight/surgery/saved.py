@@ -51,13 +51,19 @@ def save(model: nn.Module | LanguageModel, folder: str | os.PathLike[str], *, ex
     """
     module = model if isinstance(model, nn.Module) else model.model
     tokenizer = None if isinstance(model, nn.Module) else model.tokenizer
+    target = check_target(folder)
+    with _replacing(target) as fresh:
+        _write(module, tokenizer, fresh, expand)
+
+
+def check_target(folder: str | os.PathLike[str]) -> Path:
+    """Where a model is to be saved; raises :class:`InputError` where that would overwrite other things."""
     target = Path(folder)
     if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(
             f"{str(target)!r} holds other things", expected="a new folder", cure="save to a folder of its own"
         )
-    with _replacing(target) as fresh:
-        _write(module, tokenizer, fresh, expand)
+    return target
 
 
 def load_saved(

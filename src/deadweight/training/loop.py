@@ -165,7 +165,7 @@ class _Run:
         total = torch.zeros((), device=accelerator.device)
         for piece in range(self.recipe.accumulation):
             read = next(batches)  # before the streams are set: reading draws from them, here or in a worker
-            reseed(self.recipe.seed, "step", number, piece, accelerator.process_index)
+            reseed(self.recipe.seed, "step", number, piece, accelerator.process_index, device=accelerator.device)
             images, targets = parts.mixed(*read)
             with accelerator.accumulate(parts.model):
                 loss = parts.loss(logits_of(parts.model(images)), targets)

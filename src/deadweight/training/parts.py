@@ -68,6 +68,13 @@ def engine(
         raise refused from problem
     if recipe.mixed_precision != "no" and not accelerator.native_amp:
         raise refused  # accelerate would train in float32 and not say so
+    how = accelerator.distributed_type.value
+    if how != "NO" and not how.startswith("MULTI_"):
+        raise InputError(
+            f"training under {how}",
+            expected="one process, or several that each hold the whole model (DDP)",
+            cure="to shard, write the loop and give fully_shard the units of deadweight.training.sharing_groups",
+        )
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != started:
         raise MachineError(

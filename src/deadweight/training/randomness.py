@@ -18,13 +18,15 @@ def number(*place: int | str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def reseed(*place: int | str) -> None:
-    """Start every stream the parts draw from at `place`.
+def reseed(*place: int | str, device: torch.device | None = None) -> None:
+    """Start every stream the parts draw from at `place`: the CPU's, and that of an accelerator where one is given.
 
     torch drives dropout and drop-path, numpy timm's mixup, Python timm's random erasing, all three RandAugment.
     """
     start = number(*place)
-    torch.manual_seed(start)
+    torch.default_generator.manual_seed(start)  # torch.manual_seed spells out a stack trace while CUDA is not used
+    if device is not None and device.type != "cpu":
+        torch.get_device_module(device).manual_seed(start)
     np.random.seed(start)
     random.seed(start)
 
