@@ -41,10 +41,8 @@ def macs(config: GPT2Config, batch: int, length: int) -> int:
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, tokens_BT: Tensor, *, ours: bool) -> None:
-    if ours:
-        loss = model(tokens_BT[:, :-1], tokens_BT[:, 1:])[1]
-    else:
-        loss = model(tokens_BT[:, :-1], labels=tokens_BT[:, 1:], shift_labels=tokens_BT[:, 1:]).loss
+    inputs, targets = (x.contiguous() for x in (tokens_BT[:, :-1], tokens_BT[:, 1:]))
+    loss = model(inputs, targets)[1] if ours else model(inputs, labels=targets, shift_labels=targets).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

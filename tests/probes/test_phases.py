@@ -17,6 +17,10 @@ CURVES = {
     "no climb": ([*CLIFF, *PLATEAU], {"cliff": (0, 1), "plateau": (1, 9)}),
     "no cliff": ([*PLATEAU, *CLIMB], {"plateau": (0, 7), "climb": (7, 11)}),
     "only a climb": (list(np.linspace(0, 1, 13)), {"climb": (0, 12)}),
+    "a climb that levels off": (
+        [*np.linspace(0, 0.6, 9), 0.62, 0.64, 0.65, 0.66],
+        {"climb": (0, 8), "plateau": (8, 12)},
+    ),
     "flat": ([0.5] * 13, {"plateau": (0, 12)}),
 }
 

@@ -63,7 +63,10 @@ class Linear(Projected):
         return self.heads * self.head_dim * (self.head_dim + 1) * self.weight.element_size()
 
     def macs(self, batch: int, tokens: int) -> Macs:
-        """Necessary is the recurrent form: each token adds to the state, and reads it and the normaliser."""
+        """Necessary is the recurrent form: each token adds to the state, and reads it and the normaliser.
+
+        Executed are matrix products alone; the normaliser is read by an elementwise sum.
+        """
         width = self.head_dim
         necessary = tokens * (2 * width * width + width)
         if not self.causal:
@@ -71,7 +74,7 @@ class Linear(Projected):
         chunk = min(self.chunk, tokens)
         count = -(-tokens // chunk)
         inside = 2 * chunk * chunk * width
-        states = 2 * chunk * width * width + chunk * width
+        states = 2 * chunk * width * width
         whole, rest = divmod(count, PIECE)
         summing = (whole * PIECE**2 + rest**2) * (width * width + width)
         return Macs(batch * self.heads * necessary, batch * self.heads * (count * (inside + states) + summing))

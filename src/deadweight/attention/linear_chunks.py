@@ -1,9 +1,9 @@
 """Causal linear attention through time in pieces that fit a processor's cache, forward and backward by hand.
 
-Autograd on the chunked form keeps every chunk's products and states. Here only queries, keys, values, the output and
-its normaliser are kept, and a piece's products are made again on the way back. One head at a time, or several where
-the text is short, so that a piece is a view of the tensors as they lie and nothing is copied. States are summed in
-float32 at least, chunk after chunk, in both directions: a suffix taken as total minus prefix would cancel.
+Autograd on the chunked form keeps every chunk's products. Here only queries, keys, values, the output, its normaliser
+and the state before each chunk are kept, and the products are made again on the way back. One head at a time, or
+several where the text is short, so that a piece is a view of the tensors as they lie and nothing is copied. States are
+summed in float32 at least, chunk after chunk, in both directions: a suffix taken as total minus prefix would cancel.
 """
 
 from __future__ import annotations
@@ -58,41 +58,43 @@ class _Chunks(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, kv_start: Tensor, k_start: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        batch, heads, tokens, _ = q.shape
+        batch, heads, tokens, width = q.shape
         chunk, exact = min(chunk, tokens), summing(q.dtype)
         kv, k_sum = (x.to(exact, copy=True) for x in (kv_start, k_start))
         y, normaliser = torch.empty_like(v), v.new_empty(batch, heads, tokens, 1, dtype=exact)
-        starts = []
+        count = -(-tokens // chunk) if any(ctx.needs_input_grad) else 0
+        before = q.new_empty(batch, heads, count, width, width), q.new_empty(batch, heads, count, width)
         for at in _groups(batch, heads, tokens, chunk):
             for piece in _pieces(tokens, chunk):
-                starts.append((kv[at].clone(), k_sum[at].clone()))
                 fq, fk, own_v = _mapped(q[at], k[at], v[at], piece, chunk)
                 past_kv, past_k = _past(fk, own_v, kv[at], k_sum[at])
+                if count:
+                    for kept, state in zip(before, (past_kv, past_k), strict=True):
+                        kept[at][:, _numbers(piece, chunk)] = _heads(state, kv[at])
                 scores = torch.bmm(fq, fk.transpose(1, 2)).tril_()
                 numerator = torch.bmm(scores, own_v)
                 torch.baddbmm(numerator, fq, past_kv, out=numerator)
-                denominator = torch.bmm(fq, past_k.unsqueeze(2)).to(exact)
-                denominator = denominator.add_(scores.sum(2, keepdim=True, dtype=exact)).clamp_(min=least(exact))
+                denominator = (fq * past_k.unsqueeze(1)).sum(2, keepdim=True, dtype=exact)
+                denominator.add_(scores.sum(2, keepdim=True, dtype=exact)).clamp_(min=least(exact))
                 own = normaliser[at][:, piece]
                 own.copy_(_tokens(denominator, own))
                 torch.div(_tokens(numerator, own), own, out=y[at][:, piece])
-        ctx.save_for_backward(q, k, v, y, normaliser)
-        ctx.starts, ctx.chunk = starts, chunk
+        ctx.save_for_backward(q, k, v, y, normaliser, *before)
+        ctx.chunk = chunk
         return y, kv.to(q.dtype), k_sum.to(q.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dkv_end: Tensor, dk_end: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, y, normaliser = ctx.saved_tensors
+        q, k, v, y, normaliser, *before = ctx.saved_tensors
         batch, heads, tokens, _ = q.shape
         exact, dtype, chunk = normaliser.dtype, q.dtype, ctx.chunk
         dkv, dk_sum = (x.to(exact, copy=True) for x in (dkv_end, dk_end))
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
-        starts = iter(reversed(ctx.starts))
-        for at in reversed(_groups(batch, heads, tokens, chunk)):
+        for at in _groups(batch, heads, tokens, chunk):
             for piece in reversed(_pieces(tokens, chunk)):
                 fq, fk, own_v = _mapped(q[at], k[at], v[at], piece, chunk)
-                past_kv, past_k = _past(fk, own_v, *(x.clone() for x in next(starts)))
+                past_kv, past_k = (kept[at][:, _numbers(piece, chunk)].flatten(0, 1) for kept in before)
                 share = dy[at][:, piece] / normaliser[at][:, piece]
                 lost = (share * y[at][:, piece]).sum(2, keepdim=True, dtype=exact).neg_()  # of the normaliser
                 d_num, d_den = (_chunks(x.to(dtype), chunk) for x in (share, lost))
@@ -129,6 +131,11 @@ def _pieces(tokens: int, chunk: int) -> list[slice]:
     return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
 
 
+def _numbers(piece: slice, chunk: int) -> slice:
+    """Of the chunks of a piece."""
+    return slice(piece.start // chunk, -(-piece.stop // chunk))
+
+
 def _chunks(x_GLD: Tensor, chunk: int) -> Tensor:
     """(G n, C, D), the last chunk filled up with zeros."""
     tail = -x_GLD.shape[1] % chunk
@@ -161,7 +168,7 @@ def _past(fk: Tensor, v: Tensor, kv_GDD: Tensor, k_GD: Tensor) -> tuple[Tensor, 
 def _later(fq: Tensor, d_num: Tensor, d_den: Tensor, d_kv_GDD: Tensor, d_k_GD: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients that come back to each chunk's state from the chunks after; those given move on to its beginning."""
     own_kv = _heads(torch.bmm(fq.transpose(1, 2), d_num), d_kv_GDD)
-    own_k = _heads(torch.bmm(fq.transpose(1, 2), d_den).squeeze(2), d_k_GD)
+    own_k = _heads((fq * d_den).sum(1, dtype=d_k_GD.dtype), d_k_GD)
     later = running(own_kv, d_kv_GDD, back=True).flatten(0, 1), running(own_k, d_k_GD, back=True).flatten(0, 1)
     return later[0].to(fq.dtype), later[1].to(fq.dtype)
 

@@ -97,21 +97,20 @@ class Lsh(Mechanism):
         q, v = (p(x_BTC).unflatten(2, (self.heads, -1)).transpose(1, 2) for p in (self.qk_proj, self.v_proj))
         if self.rope is not None:
             q = rotate(q, start, self.rope)
-        ids = hash_buckets(q, self.rotations.float())
-        if start == 0:
+        ids, grown = hash_buckets(q, self.rotations.float()), None
+        if cache is not None:
+            whole, rooms = cache.grown({"queries": q, "values": v}, 2)
+            whole["buckets"], room = cache.extended("buckets", ids.to(torch.int16), 3)
+            grown = Cache(whole, start + x_BTC.shape[1], rooms if room is None else {**rooms, "buckets": room})
+        if start == 0 or grown is None:
             self.kernel = "sorted buckets"
             y = lsh_attention(q, v, ids, self.window)
-            queries, values, seen = q, v, ids.to(torch.int16)
         else:
-            assert cache is not None
             self.kernel = "masked buckets"
-            queries, values = torch.cat([cache.tensors["queries"], q], 2), torch.cat([cache.tensors["values"], v], 2)
-            seen = torch.cat([cache.tensors["buckets"], ids.to(torch.int16)], 3)
-            y = lsh_steps(q, queries, values, seen, self.window)
+            seen = grown.tensors
+            y = lsh_steps(q, seen["queries"], seen["values"], seen["buckets"], self.window)
         merged: Tensor = self.o_proj(y.transpose(1, 2).flatten(2))
-        if cache is None:
-            return merged, None
-        return merged, Cache({"queries": queries, "values": values, "buckets": seen}, start + x_BTC.shape[1])
+        return merged, grown
 
     def new_cache(self, batch: int) -> Cache:
         empty = self.weight.new_zeros(batch, self.heads, 0, self.head_dim)

@@ -61,10 +61,11 @@ class Phases:
 def phases_of(curve: str, values_L: Floats, replicates_RL: Floats) -> Phases:
     """The phases of one curve, layers 0 to L.
 
-    A continuous line of up to four straight segments whose knots are layers; the number of segments by BIC, its
-    noise no smaller than the bootstrap's. A segment falls or rises where its ends differ by more than a fifth of the
-    curve's range. Cliff: the falling segments from layer 0 on; climb: the rising ones up to the last layer; plateau:
-    what lies between. Boundaries are fitted again on every replicate with as many segments.
+    A continuous line of up to four straight segments whose knots are layers; the number of segments by BIC, its noise
+    no smaller than the bootstrap's. A segment is flat where, kept up over the whole depth, it would change by less than
+    half the curve's range; so is a run of falling or rising ones whose ends differ by less than a fifth of it. Cliff:
+    the first run that falls; climb: the last that rises; plateau: the longest that is flat. Boundaries are fitted
+    again on every replicate with as many segments.
     """
     noise = float(replicates_RL.var(0).mean()) if len(replicates_RL) else 0.0
     knots = best_knots(values_L, noise)
@@ -75,7 +76,7 @@ def phases_of(curve: str, values_L: Floats, replicates_RL: Floats) -> Phases:
     for name, (first, last) in found.items():
         ends = np.array([own[name] for own in drawn if name in own] or [(first, last)])
         tail = (1 - LEVEL) / 2
-        low, high = np.quantile(ends, [tail, 1 - tail], axis=0, method="nearest").astype(int)
+        low, high = np.quantile(ends, [tail, 1 - tail], axis=0, method="nearest").astype(int).tolist()
         share = float(np.mean([name in own for own in drawn])) if drawn else 1.0
         phases.append(Phase(curve, name, first, last, low[0], high[0], low[1], high[1], share))
     missing = [f"{curve} has no {name}" for name in ("cliff", "plateau", "climb") if name not in found]
@@ -134,18 +135,38 @@ def _named(values_L: Floats, knots: Knots) -> dict[str, tuple[int, int]]:
     last = len(values_L) - 1
     edges = [0, *knots, last]
     fitted = _hat(len(values_L), knots) @ values_L
-    tall = SHARE * float(np.ptp(values_L))
-    changes = [fitted[end] - fitted[start] for start, end in itertools.pairwise(edges)]
-    fall = next((place for place, change in enumerate(changes) if change >= -tall), len(changes))
-    rise = next((place for place, change in enumerate(changes[::-1]) if change <= tall), len(changes))
-    found = {}
-    if tall > 0 and fall:
-        found["cliff"] = (0, edges[fall])
-    if fall + rise < len(changes) or tall == 0:
-        found["plateau"] = (edges[fall] if tall > 0 else 0, edges[len(changes) - rise] if tall > 0 else last)
-    if tall > 0 and rise:
-        found["climb"] = (edges[len(changes) - rise], last)
-    return found
+    tall = float(np.ptp(values_L))
+    if tall <= 1e-12 * np.abs(values_L).max():
+        return {"plateau": (0, last)}
+    kinds = [_kind(fitted[end] - fitted[start], (end - start) / last, tall) for start, end in itertools.pairwise(edges)]
+    runs = _runs(kinds, edges)
+    runs = _runs([kind if abs(fitted[end] - fitted[start]) > SHARE * tall else 0 for kind, start, end in runs],
+                 [0, *(end for _, _, end in runs)])  # fmt: skip
+    found: dict[str, tuple[int, int]] = {}
+    for kind, start, end in runs:
+        name = ("cliff", "plateau", "climb")[kind + 1]
+        known = found.get(name)
+        if known is None or kind == 1 or (kind == 0 and end - start > known[1] - known[0]):
+            found[name] = (start, end)
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _kind(change: float, share: float, tall: float) -> int:
+    """-1 for a segment that falls, 1 for one that rises, 0 for one less than half as steep as the curve is tall."""
+    if abs(change) / share <= tall / 2:
+        return 0
+    return 1 if change > 0 else -1
+
+
+def _runs(kinds: Sequence[int], edges: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(kind, first layer, last layer) of every run of segments of one kind."""
+    runs: list[tuple[int, int, int]] = []
+    for kind, (start, end) in zip(kinds, itertools.pairwise(edges), strict=True):
+        if runs and runs[-1][0] == kind:
+            runs[-1] = (kind, runs[-1][1], end)
+        else:
+            runs.append((kind, start, end))
+    return runs
 
 
 def _choices(n: int, inner: int) -> list[Knots]:

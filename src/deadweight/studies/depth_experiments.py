@@ -156,7 +156,10 @@ def shorten(model: nn.Module, data: ImageData, size: int, bench: Workbench, infl
 
 
 def leave_early(model: nn.Module, data: ImageData, size: int, bench: Workbench, layer: int) -> Outcome:
-    """An exit after block `layer`: its accuracy against the whole model's, saved, loaded again and timed."""
+    """An exit after block `layer`: its accuracy against the whole model's, saved, loaded again and timed.
+
+    Where `layer` is the last (no earlier one was shown to read as well), the exit tried is one block before the end.
+    """
     images, depth = data.validation, anatomy(model).depth
     intact = yardstick(model, images, data.classes, size)
     fitted = _few(data.train, 0, FITTING, size)
@@ -167,7 +170,10 @@ def leave_early(model: nn.Module, data: ImageData, size: int, bench: Workbench, 
         whole = early_exit(model, depth, classes=classes, batches=fitted)
         right = _right(whole, images, size, truth)
         notes.append("exit: held against the same kind of readout after the last block")
-    layer = max(1, layer)
+    useful = 1 <= layer < depth
+    if not useful:
+        notes.append("exit: no layer between the first and the last reads as well as the last at this margin")
+    layer = min(max(1, layer), max(1, depth - 1))
     bench.note(f"an exit after block {layer} of {depth}", 0.3)
     short = early_exit(model, layer, classes=classes, batches=fitted)
     answers, _ = predictions(short, images, size)
@@ -182,8 +188,10 @@ def leave_early(model: nn.Module, data: ImageData, size: int, bench: Workbench, 
         again = bool(torch.equal(predictions(fresh, images, size)[0], answers))
     seconds = _turns(whole, short, images, size)
     ratios = [one / two for one, two in zip(*seconds, strict=True)]
-    result: dict[str, Json] = {"layer": layer, "depth": depth, "n": len(images), "works": intact.works, "whole": right,
-                               "exit": to_bits(answers.argmax(1) == truth), "same_when_loaded": again}  # fmt: skip
+    result: dict[str, Json] = {
+        "layer": layer, "depth": depth, "useful": useful, "n": len(images), "works": intact.works, "whole": right,
+        "exit": to_bits(answers.argmax(1) == truth), "same_when_loaded": again,
+    }  # fmt: skip
     speed: dict[str, Json] = {
         "whole_seconds": statistics.median(seconds[0]), "exit_seconds": statistics.median(seconds[1]),
         "speedup": statistics.median(ratios), "slowest": min(ratios), "fastest": max(ratios),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
@@ -24,19 +25,27 @@ _CURVES = {
 def figures(records: Records, margin: float) -> list[Figure]:
     """One or two figures an experiment that has its record."""
     found: list[Figure] = []
-    for record in records.where(kind="positions"):
-        found += _positions(record)
-    for record in records.where(kind="shorten"):
-        found += _shorten(record, margin)
-    for record in records.where(kind="language"):
-        found += _language(record, margin)
+    for kind, of in (("positions", _positions), ("shorten", _shorten), ("language", _language)):
+        of_kind = list(records.where(kind=kind))
+        for record in of_kind:
+            found += [of_model(figure, record, len(of_kind)) for figure in of(record, margin)]
     return found
 
 
+def of_model(figure: Figure, record: Record, models: int) -> Figure:
+    """The figure, told apart from those of other models where there are any."""
+    if models < 2:
+        return figure
+    name = unique_names([record])[0]
+    return dataclasses.replace(figure, id=f"{figure.id}-{record.key[:6]}", title=f"{name}: {figure.title}")
+
+
 def leads(records: Records) -> list[str]:
-    """A sentence or two an experiment."""
-    said = [_cls_lead(record) for record in records.where(kind="cls")]
-    said += [_exit_lead(record) for record in records.where(kind="exit")]
+    """A sentence or two an experiment of a single model; of several, the tables say it."""
+    said = []
+    for kind, of in (("cls", _cls_lead), ("exit", _exit_lead)):
+        of_kind = list(records.where(kind=kind))
+        said += [of(record) for record in of_kind] if len(of_kind) == 1 else []
     return [sentence for sentence in said if sentence]
 
 
@@ -116,7 +125,7 @@ def _model_row(name: str, record: Record, margin: float) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _positions(record: Record) -> list[Figure]:
+def _positions(record: Record, margin: float) -> list[Figure]:
     if not record.result["strengths"]:
         return []
     intact = from_bits(record.result["intact"])
@@ -184,21 +193,22 @@ def _cls_rows(record: Record) -> list[dict[str, object]]:
     result = record.result
     if result["measure"] is None:
         return []
-    rows = []
+    rows: list[dict[str, object]] = []
+    name = unique_names([record])[0]
 
     def add(what: str, bits: str, against: str | None) -> None:
         right = from_bits(bits)
         loss = "" if against is None else _interval(accuracy_loss(from_bits(against), right))
-        rows.append({"what": what, "accuracy": float(np.mean(right)), "loss": loss, "n": len(right)})
+        rows.append({"model": name, "what": what, "accuracy": float(np.mean(right)), "loss": loss, "n": len(right)})
 
     add("the model as it is", result["intact"], None)
     if result["masked"] is not None:
         add("CLS hidden from the patches", result["masked"], result["intact"])
     for kind in ("nearest mean", "ridge"):
-        for feature, name in (("cls", "CLS"), ("pooled", "the mean patch")):
+        for feature, called in (("cls", "CLS"), ("pooled", "the mean patch")):
             if feature in result["readouts"]:
                 against = result["readouts"].get("cls", {}).get(kind) if feature == "pooled" else None
-                add(f"readout ({kind}) of {name}", result["readouts"][feature][kind], against)
+                add(f"readout ({kind}) of {called}", result["readouts"][feature][kind], against)
     return rows
 
 
@@ -216,9 +226,11 @@ def _interval(loss: Estimate) -> str:
 
 def _exit_row(record: Record) -> dict[str, object]:
     result, speed = record.result, record.measured["speed"]
+    found = "yes" if result["useful"] else "no: none was shown to be as good"
     whole, left = from_bits(result["whole"]), from_bits(result["exit"])
     return {
         "model": unique_names([record])[0], "exit after": f"block {result['layer']} of {result['depth']}",
+        "as good as the last": found,
         "accuracy, whole": float(np.mean(whole)), "accuracy, exit": float(np.mean(left)),
         "loss": _interval(accuracy_loss(whole, left)), "times as fast": speed["speedup"],
         "the same when loaded": {True: "yes", False: "no"}.get(result["same_when_loaded"], "not loaded"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pandas as pd
 
 from deadweight.lab import Record, Records
@@ -43,35 +41,32 @@ def sections(records: Records, *, margin: float) -> list[Section]:
     figures: list[Figure] = []
     tables: list[Table] = []
     lead: list[str] = []
-    for record, name in zip(skips, depth_experiments_page.unique_names(skips), strict=True):
-        if record.result["measure"]:
-            figures.append(_of_model(_skip_figure(record, margin), name, record, len(skips)))
-            lead.append(_skip_lead(record, margin))
     if len(profiles) > 1:
         more, side_by_side = depth_experiments_page.comparison(list(profiles), margin)
         figures += more
         tables += side_by_side
+        lead.append(
+            f"{len(profiles)} models on the same {profiles[0].result['n']} held-out images: the first charts and the "
+            "first table put them side by side, the others show each alone."
+        )
+    for record in skips:
+        if record.result["measure"]:
+            figures.append(depth_experiments_page.of_model(_skip_figure(record, margin), record, len(skips)))
+            lead += [_skip_lead(record, margin)] if len(skips) == 1 else []
     for record, name in zip(profiles, depth_experiments_page.unique_names(profiles), strict=True):
         own = _profile_figures(record)
-        figures += [_of_model(figure, name, record, len(profiles)) for figure in own]
+        figures += [depth_experiments_page.of_model(figure, record, len(profiles)) for figure in own]
         tables.append(_table(record, name if len(profiles) > 1 else ""))
-        lead.append(_profile_lead(record, margin))
+        lead += [_profile_lead(record, margin)] if len(profiles) == 1 else []
     figures += depth_experiments_page.figures(records, margin)
     tables += depth_experiments_page.tables(records, margin)
     lead += depth_experiments_page.leads(records)
-    lead += [_sentence(note) for record in skips for note in record.context.get("notes", [])]
+    lead += list(dict.fromkeys(_sentence(note) for record in skips for note in record.context.get("notes", [])))
     if not figures and not tables:
         return []
     title = "Depth: what each layer does"
     question = "Which layers still do something for the task?"
     return [Section("depth", title, question, " ".join(lead), tuple(figures), tuple(tables))]
-
-
-def _of_model(figure: Figure, name: str, record: Record, models: int) -> Figure:
-    """The figure, told apart from those of other models where there are any."""
-    if models < 2:
-        return figure
-    return dataclasses.replace(figure, id=f"{figure.id}-{record.key[:6]}", title=f"{name}: {figure.title}")
 
 
 def _skip_lead(record: Record, margin: float) -> str:
@@ -154,7 +149,7 @@ def _similarity_figure(frame: pd.DataFrame) -> list[Figure]:
 def _scrambling_figure(table: pd.DataFrame) -> list[Figure]:
     if "r2_self" not in table or table["r2_self"].isna().all():
         return []
-    names = {"r2_self": "from the token itself", "r2_all": "from the token, the others and CLS"}
+    names = {"r2_self": "from the token itself", "r2_all": "from everything"}
     shown = table.melt("layer", list(names), "from", "value").dropna().replace({"from": names})
     shown["value"] = shown["value"].astype(float)
     chart = charts.line(shown, "layer", "value", color="from", x_title="layer", y_title="held-out R²")
@@ -167,7 +162,7 @@ def _scrambling_figure(table: pd.DataFrame) -> list[Figure]:
 
 
 def _attention_figure(frame: pd.DataFrame) -> list[Figure]:
-    names = {"cls_centrality": "CLS as a hub", "cls_attention": "attention from patches to CLS"}
+    names = {"cls_centrality": "CLS as a hub", "cls_attention": "attention to CLS"}
     shown = frame[frame["column"].isin(list(names))].replace({"column": names})
     if shown.empty:
         return []

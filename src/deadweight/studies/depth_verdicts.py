@@ -29,16 +29,17 @@ def findings(records: Records, *, margin: float, command: str) -> list[Finding]:
 
 def _told_apart(found: list[Finding], records: Records) -> list[Finding]:
     """The same findings; where several models have them, their ids say whose they are."""
-    ids = [finding.id for finding in found]
     models = {record.key: record.cell.params.get("small") or record.cell.params.get("vision") for record in records}
 
     def named(one: Finding) -> Finding:
         model = models.get(one.evidence[0])
+        if model is None:  # a language model: there is one
+            return one
         name = f"Small ViT of {model} blocks" if isinstance(model, int) else str(model)
         own = one.id.replace("depth-", f"depth-{_slug(name)}-", 1)
         return dataclasses.replace(one, id=own, claim=f"{name}: {one.claim}")
 
-    return [named(one) if ids.count(one.id) > 1 else one for one in found]
+    return [named(one) for one in found] if len({*models.values()} - {None}) > 1 else found
 
 
 def _slug(name: str) -> str:
@@ -89,8 +90,8 @@ def shorten_findings(record: Record, command: str) -> list[Finding]:
         refit, plain = (accuracy_loss(intact, from_bits(step[how])) for how in ("refit", "plain"))
         blocks = ", ".join(str(block) for block in step["blocks"])
         claim = (
-            f"Dropping {len(step['blocks'])} block(s) chosen {names[choice]} ({blocks}) costs "
-            f"{points(refit.value)} once the rest is refitted, {points(plain.value)} as it is."
+            f"Without {'block' if len(step['blocks']) == 1 else 'blocks'} {blocks}, chosen {names[choice]}, "
+            f"{_change(refit.value)} once the rest is refitted; as it is, {_change(plain.value)}."
         )
         name = f"depth-shorten-{choice}"
         found.append(Finding.of(name, "depth", claim, refit, "accuracy", evidence=(record.key,), command=command))
@@ -198,6 +199,12 @@ def points(share: float) -> str:
     """0.01 is one point of accuracy."""
     value = f"{100 * share:.3g}"
     return f"{value} point" if value == "1" else f"{value} points"
+
+
+def _change(loss: float) -> str:
+    if loss == 0:
+        return "accuracy stays"
+    return f"accuracy {'falls' if loss > 0 else 'rises'} by {points(abs(loss))}"
 
 
 def _described(name: str, claim: str, row: Json, value: str, unit: str) -> Finding:
