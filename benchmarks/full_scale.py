@@ -1,9 +1,9 @@
 """What the four papers' studies would take at full scale: cells, hours, bytes, on how many accelerators.
 
-An estimate, not a measurement. Cells are counted from the papers' protocols; parameters and multiply-accumulates are
-counted by `dw.count` on models without weights; hours are operations over a rate that is stated; the time until the
-last cell is done comes from the simulation that `deadweight run --dry-run` uses. To see a plan of one's own data, call
-that instead.
+An estimate, not a measurement. `deadweight run paper-2512.01059 --dry-run` plans with the data at hand; this is for who
+has not got them: grids are those of the packaged paper-* studies, parameters and multiply-accumulates are counted by
+`dw.count` on models without weights, hours are operations over a rate that is stated, and the time until the last cell
+is done comes from the same simulation. What a model takes to load, and data to arrive, is left out.
 
     python benchmarks/full_scale.py --teraflops 100
 """
@@ -11,6 +11,7 @@ that instead.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import timm
 import torch
@@ -19,6 +20,7 @@ import deadweight as dw
 from deadweight.lab import Cell
 from deadweight.lab.forecast import forecast
 from deadweight.lab.tally import spoken as time
+from deadweight.studies import load_study
 from deadweight.studies.sizes import spoken
 
 MACHINES = (1, 2, 4, 8, 16, 32, 64)
@@ -35,59 +37,73 @@ def _vit(name: str, **options: float) -> tuple[int, int]:
 
 
 def mlp(rate: float) -> list[Work]:
-    """Three variants, two seeds, 300 epochs of ImageNet; forward and backward are three forwards (arXiv 2512.01059)."""
-    parameters, macs = _vit("vit_base_patch16_224")
-    half, less = _vit("vit_base_patch16_224", mlp_ratio=2.0)
-    sizes = {"baseline": (parameters, macs), "grouped": (half, macs), "shallow": (half, less)}  # grouped: within 0.01 %
-    made = []
-    for variant, (held, each) in sizes.items():
-        seconds = 3 * 2 * each * IMAGENET_TRAIN * 300 / rate + 2 * each * IMAGENET_HELD * 300 / rate
-        for seed in range(2):
+    """Training is three forwards a picture, and each epoch looks at the held-out part once."""
+    study: Any = load_study("paper-2512.01059")
+    architecture = study.model.removeprefix("timm:")
+    whole, half = _vit(architecture), _vit(architecture, mlp_ratio=2.0)
+    sizes = {"baseline": whole, "grouped": (half[0], whole[1]), "shallow": half, "thin": half}
+    made: list[Work] = []
+    for variant in study.variants:
+        held, macs = sizes[variant]
+        seconds = 2 * macs * (3 * IMAGENET_TRAIN + IMAGENET_HELD) * study.epochs / rate
+        for seed in study.seeds:
             made.append((Cell("mlp", "train", {"variant": variant, "seed": seed}, seconds=seconds), 4.0 * held))
     made.append((Cell("mlp", "time", {}, exclusive=True, seconds=120), 3e3))
     return made
 
 
 def depth(rate: float) -> list[Work]:
-    """Profiles of three ViTs on ImageNet's held-out part in 8 shards, and the loss without each block (2511.21635)."""
+    """A profile is about three forwards a picture, the loss without each block one each, an experiment about five."""
+    study: Any = load_study("paper-2511.21635")
     made: list[Work] = []
-    for name, blocks in (("vit_small_patch16_224", 12), ("vit_base_patch16_224", 12), ("vit_large_patch16_224", 24)):
-        _, macs = _vit(name)
-        forward = 2 * macs * IMAGENET_HELD / rate
-        shards = [Cell("depth", "shard", {"vision": name, "shard": n}, seconds=3 * forward / 8) for n in range(8)]
-        made += [(shard, 60e6) for shard in shards]
-        needs = tuple(cell.key for cell in shards)
-        made.append((Cell("depth", "profile", {"vision": name}, needs, seconds=60), 480e6))
-        made.append((Cell("depth", "skip", {"vision": name}, seconds=(blocks + 1) * forward), 50e3 * (blocks + 1)))
+    for source in (study.vision, *study.compare):
+        name = source.removeprefix("timm:")
+        with torch.device("meta"):
+            blocks = len(timm.create_model(name).blocks)
+        forward = 2 * _vit(name)[1] * IMAGENET_HELD / rate
+        first = Cell("depth", "profile", {"vision": source}, seconds=3 * forward)
+        made.append((first, 60e6))
+        made.append((Cell("depth", "skip", {"vision": source}, seconds=(blocks + 1) * forward), 50e3 * (blocks + 1)))
+        for kind in study.experiments:
+            needs = () if kind == "positions" else (first.key,)
+            alone = kind == "exit"
+            cell = Cell("depth", kind, {"vision": source}, needs, seconds=5 * forward, exclusive=alone)
+            made.append((cell, 1e6))
     return made
 
 
+# Parameters as the models' names or cards say them.
+_BILLIONS = {"Llama-3.2-1B": 1.24, "Llama-3.2-3B": 3.21, "Llama-3.1-8B": 8.03, "Mistral-7B-v0.3": 7.25,
+             "Mistral-Nemo-Base-2407": 12.2, "Qwen2.5-1.5B": 1.54, "Qwen2.5-7B": 7.62, "gemma-2-2b": 2.61}  # fmt: skip
+
+
 def icl(rate: float) -> list[Work]:
-    """Eight models, eight tasks of 500 items, five seeds, k of 1 … 16, natural, inverted and random (2511.21038)."""
+    """Demonstrations are read once a cell, items (60 tokens with their labels) after them; half a second beside."""
+    study: Any = load_study("paper-2511.21038")
     made: list[Work] = []
-    for model in (1e9, 1.5e9, 3e9, 7e9, 7e9, 8e9, 9e9, 12e9):
-        for task in range(8):
-            for k in (0, 1, 2, 4, 8, 16):
-                for condition in ("natural", "inverted", "random") if k else ("zero-shot",):
-                    for seed in range(5 if k else 1):
-                        tokens = 60 * k + 500 * (60 + 5)  # the demonstrations once, each item and its labels
-                        place = {"model": f"{model:g} {len(made)}", "task": task, "k": k, "condition": condition,
-                                 "seed": seed}  # fmt: skip
-                        seconds = 2 * model * tokens / rate + 0.5
+    for language in study.language:
+        parameters = _BILLIONS[language.rpartition("/")[2]] * 1e9
+        for task in study.tasks:
+            for condition in study.conditions:
+                for k in (0,) if condition == "zero-shot" else study.k:
+                    for seed in (0,) if condition == "zero-shot" else study.seeds:
+                        tokens = 60 * k + 60 * study.limit
+                        place = {"language": language, "task": task, "condition": condition, "k": k, "seed": seed}
+                        seconds = 2 * parameters * tokens / rate + 0.5
                         made.append((Cell("icl", "answers", place, seconds=seconds), 21e3))
     return made
 
 
 def attention(rate: float) -> list[Work]:
-    """GPT-2 with eight mechanisms, three seeds, 30 epochs of 400 batches of 16 × 512 tokens (arXiv 2507.07247)."""
-    made: list[Work] = []
-    for mechanism in ("eager", "sdpa", "flash", "gqa", "sliding_window", "linear", "lsh", "mla"):
-        for seed in range(3):
-            seconds = 6 * 124e6 * 30 * 400 * 16 * 512 / rate
-            # a training whose energy is measured has its machine to itself
-            made.append((Cell("attention", "train", {"mechanism": mechanism, "seed": seed}, exclusive=True,
-                              seconds=seconds), 7e3))  # fmt: skip
-    return made
+    """Six operations a parameter and token; trainings whose energy is read have their machine to themselves."""
+    study: Any = load_study("paper-2507.07247")
+    seconds = 6 * 124e6 * study.steps * study.batch * study.length / rate
+    return [
+        (Cell("attention", "train", {"mechanism": name, "seed": seed}, exclusive=True, seconds=seconds),
+         7e3)
+        for name in study.mechanisms
+        for seed in study.seeds
+    ]  # fmt: skip
 
 
 def main() -> None:

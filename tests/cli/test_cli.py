@@ -213,3 +213,14 @@ def test_the_door_opens_on_everything_it_names():
     assert callable(dw.anatomy)
     with pytest.raises(AttributeError, match="no attribute 'profil'"):
         dw.profil
+
+
+def test_ctrl_c_says_what_is_kept(capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deadweight.studies.catalogue.catalogue", interrupted)
+    monkeypatch.setattr("deadweight.cli._deaf", lambda: None)  # this process goes on
+    code, _, err = _call(capsys, "list", "studies")
+    assert code == 130
+    assert "what is finished is kept" in err
