@@ -1,4 +1,8 @@
-"""What measuring costs: the same work bare and under a meter in turns, ours beside zeus' monitor and codecarbon.
+"""What measuring costs, ours beside zeus' monitor and codecarbon's tracker.
+
+Two figures a meter: the processor time it takes itself, threads included, over two seconds in which the process does
+nothing else (this holds on a busy machine too); and the same work bare and under it in turns (this does not: the row
+"nothing" shows the noise). ``--own`` measures the first alone.
 
 The counters are a RAPL tree of files (two packages with memory), read as a real one is, and a device whose power is
 sampled ten times a second, as a GPU's is; whatever else the machine has is read as well. The goal is below 1 %.
@@ -11,7 +15,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import resource
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -27,8 +33,8 @@ from deadweight.meters import ReplayEnergy, energy_devices, measure
 from deadweight.meters.rapl import rapl_devices
 
 WINDOW = 0.5  # seconds of work a round
-ROUNDS = 21
-EDGES = 15
+ROUNDS = 11
+OWN = 2.0  # seconds at rest under the meter
 
 
 def work_of(seconds: float) -> Callable[[], None]:
@@ -72,7 +78,7 @@ def codecarbon_tracker(package: Any) -> Any:
         country_iso_code="FRA", save_to_file=False, log_level="critical", allow_multiple_runs=True
     )
     tracker.start()
-    yield
+    yield tracker
     tracker.stop()
 
 
@@ -93,7 +99,12 @@ def meters(root: Path) -> dict[str, Callable[[], AbstractContextManager[Any]]]:
         print("codecarbon is not here: pip install --target DIR codecarbon, PYTHONPATH=DIR")
     else:
         package = importlib.import_module("codecarbon")
-        found["codecarbon's tracker"] = lambda: codecarbon_tracker(package)
+        with codecarbon_tracker(package) as tracker:
+            time.sleep(0.2)
+        if hasattr(tracker, "final_emissions_data"):
+            found["codecarbon's tracker"] = lambda: codecarbon_tracker(package)
+        else:
+            print("codecarbon's tracker does not start here, and does not say why")
     return found
 
 
@@ -108,37 +119,45 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(2)
     print(where())
-    work = work_of(WINDOW)
     with tempfile.TemporaryDirectory() as name:
-        found = meters(tree(Path(name)))
-        for label, meter in found.items():
-            rounds = ROUNDS if "tracker" not in label else 5  # it takes seconds to start and stop
-            inside, edges = [], []
-            for number in range(rounds + 1):
-                order = (True, False) if number % 2 else (False, True)
-                taken = {}
-                for metered in order:
-                    if metered:
-                        with meter():
-                            taken[True] = seconds_of(work)
-                    else:
-                        taken[False] = seconds_of(work)
-                if number:
-                    inside.append(taken[True] / taken[False] - 1)
-
-            def nothing(meter: Callable[[], AbstractContextManager[Any]] = meter) -> None:
-                with meter():
-                    pass
-
-            for _ in range(EDGES if "tracker" not in label else 2):
-                edges.append(seconds_of(nothing))
-            low, high = sorted(inside)[len(inside) // 4], sorted(inside)[-len(inside) // 4]
-            off = 1000 * statistics.median(edges)
-            print(
-                f"{label}: work {100 * statistics.median(inside):+.2f} % (half of {rounds} rounds within "
-                f"{100 * low:+.2f} … {100 * high:+.2f} %), turning it on and off {off:.2f} ms"
-            )
+        for label, meter in meters(tree(Path(name))).items():
+            told = own(meter)
+            if "--own" not in sys.argv:
+                told += "; " + paired(meter)
+            print(f"{label}: {told}")
     said()
+
+
+def own(meter: Callable[[], AbstractContextManager[Any]], rounds: int = 5) -> str:
+    """Processor time of the meter alone, of all threads of this process and of the processes it started."""
+    with meter():
+        pass  # what it loads when it is first used
+    taken = []
+    for _ in range(rounds):
+        before = spent()
+        with meter():
+            time.sleep(OWN)
+        taken.append(spent() - before)
+    found = statistics.median(taken)
+    return f"{1000 * found:.2f} ms of processor time in {OWN:g} s ({100 * found / OWN:.3f} %)"
+
+
+def spent() -> float:
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
+
+
+def paired(meter: Callable[[], AbstractContextManager[Any]]) -> str:
+    work, inside = work_of(WINDOW), []
+    for number in range(ROUNDS + 1):
+        taken = {}
+        for metered in (True, False) if number % 2 else (False, True):
+            with meter() if metered else nullcontext():
+                taken[metered] = seconds_of(work)
+        if number:
+            inside.append(taken[True] / taken[False] - 1)
+    low, high = (100 * float(end) for end in statistics.quantiles(inside, n=4)[::2])
+    return f"work {100 * statistics.median(inside):+.2f} % (half of {ROUNDS} rounds within {low:+.2f} … {high:+.2f} %)"
 
 
 def said() -> None:
@@ -162,7 +181,10 @@ def said() -> None:
         tracker.start()
         work()
         tracker.stop()
-        data = tracker.final_emissions_data
+        data = getattr(tracker, "final_emissions_data", None)
+        if data is None:
+            print("codecarbon says: nothing; its tracker did not start here")
+            return
         print(
             f"codecarbon says: {3.6e6 * data.energy_consumed:.1f} J, of which memory {3.6e6 * data.ram_energy:.1f} J, "
             "from constants it does not call assumed"

@@ -101,6 +101,7 @@ def main(folder: str, compared: str | None = None) -> None:
     show(f"Accuracy, {k} demonstrations", accuracies(table, k))
     show("The paper's rates, mean over the tasks", alignments(table))
     show(f"Override, {k} demonstrations", overrides(tasks))
+    show(f"Override, {k} demonstrations, calibrated decoding", overrides(by_task(records, "calibrated")))
     show(f"Where right answers come from, {k} natural demonstrations", sources(tasks, k))
     show("Gained by a larger number of natural demonstrations", sweep(tasks))
     decoded = decoding_table(records)

@@ -25,7 +25,7 @@ def site(index, half, without=None):
 
 def survey(halves, drops=None, pairs=()):
     sites = [site(index, half, (drops or {}).get(index)) for index, half in enumerate(halves)]
-    return Survey(tuple(sites), tuple(Pair((a, b), "first", loss) for a, b, loss in pairs), None, 0)
+    return Survey(tuple(sites), tuple(Pair((a, b), "first", loss) for a, b, loss in pairs), None, 0, 0)
 
 
 LOSSES = st.lists(st.floats(0.01, 1.0), min_size=2, max_size=3)

@@ -167,6 +167,13 @@ def test_constant_inputs_are_left_out():
     assert np.isfinite(fit_self(scrambling_fit._side(state, 0, 0)).by_token).all()
 
 
+def test_fewer_images_than_dimensions_are_noted(zoo):
+    model, (x, _) = zoo.build("timm_cls"), zoo.images(400)
+    few, many = (profile(model, [x[:count]], probes=["isi"]).notes for count in (40, 400))
+    assert any("isi: the smaller fold has" in note and "for 48 dimensions" in note for note in few)
+    assert not any("the smaller fold has" in note for note in many)
+
+
 def test_triangles():
     full = np.arange(25.0).reshape(5, 5)
     full += full.T

@@ -66,7 +66,7 @@ def test_a_users_own_things_are_examined_and_not_retrained(audited):
     assert findings.failed == 0
     assert {finding.study for finding in findings} == {"mlp", "depth", "icl"}
     kinds = {json.loads(path.read_text())["cell"]["kind"] for path in out.rglob("record.json")}
-    assert kinds == {"cut", "profile", "skip", "answers"}
+    assert kinds == {"cut", "cut-language", "profile", "skip", "answers"}
     page = (out / "report.html").read_text()
     assert "stripes" in page or "circles" in page or "pictures" in page
 

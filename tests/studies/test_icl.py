@@ -334,6 +334,11 @@ def test_every_answer_can_be_read_one_by_one(language, tasks):
     assert (zero["answer"] == zero["prior"]).all()
     assert (table["lead"] >= 0).all()
     assert "question" not in item_table(records)
+    ((sitting, _),), ((calibrated, _),) = by_task(records).values(), by_task(records, "calibrated").values()
+    frame = records[0].result["frames"][1]
+    assert sitting.answers["natural", 2].tolist() == frame["by_decoding"]["sum"]
+    assert calibrated.answers["natural", 2].tolist() == frame["by_decoding"]["calibrated"]
+    assert not calibrated.margins
 
 
 @pytest.mark.parametrize("items", [12, 24, 100])

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from deadweight.attention.rotary import turn
 
-BLOCK = 256  # queries a block: the square on the diagonal is half waste, smaller products are slower
+BLOCK = 128  # queries a block: the square on the diagonal is half waste, smaller products are slower
 
 
 def blocked_pairs(tokens: int) -> int:

@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deadweight.attention.base import Cache, Macs, Mechanism
-from deadweight.attention.blocked import BLOCK, BlockedAttention, blocked_pairs
+from deadweight.attention.blocked import BlockedAttention, blocked_pairs
 from deadweight.attention.eager import lower_right_mask
 from deadweight.attention.rotary import check_rotary, turn, turns
 from deadweight.attention.sdpa import fused_attention
 from deadweight.errors import InputError
 
 BASE = 10_000.0
+LONG = 512  # tokens from which blocks beat the fused kernel on padded values
 
 
 def expanded_attention(
@@ -35,8 +36,8 @@ def expanded_attention(
 
 
 def in_blocks(tokens: int, device: torch.device) -> bool:
-    """Whether the blocks beat the fused kernel on padded values."""
-    return tokens >= 2 * BLOCK and device.type in ("cpu", "meta")
+    """Whether attention goes by blocks of queries."""
+    return tokens >= LONG and device.type in ("cpu", "meta")
 
 
 def absorbed_attention(

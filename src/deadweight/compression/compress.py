@@ -60,7 +60,8 @@ def compress(
     ----------
     batches:
         Calibration inputs, no labels: a hundred images, or sequences with several times as many tokens as an MLP has
-        units. Every fourth item is held out to measure on.
+        units. Every fourth item is held out to measure on; of the others as many are used as a refit needs, at most
+        5 tokens for each unit of the widest MLP (or 16,384).
     parameters, macs:
         The budget: a share of the original's (up to 1), or a number. One of them, or both.
     widths, sharing, depth:
@@ -124,7 +125,8 @@ class _Work:
         with self._timing("refit"):
             self.note("refitting the chosen plan", 0.6)
             small = cut(self.model, chosen, survey.sites, self.learn)
-            refit(small, self.model, chosen, self.learn, target)
+            refitted_on = spread(self.learn, survey.enough)
+            refit(small, self.model, chosen, refitted_on, target)
         if steps:
             with self._timing("distillation"):
                 before, after = distilled(
@@ -150,7 +152,9 @@ class _Work:
             ),
             candidates=candidates,
             unit="nats a token from the original's predictions" if self.causal else "1 − cosine of the final feature",
-            items={"calibration": _items(self.learn), "held out": _items(self.held)},
+            items={
+                "calibration": _items(self.learn), "refitted on": _items(refitted_on), "held out": _items(self.held),
+            },
             timed=timed, took=self.took, notes=tuple(self.notes),
         )  # fmt: skip
         return small, report
@@ -208,7 +212,7 @@ class _Work:
 
     def _chosen(self, plans: Sequence[Plan], survey: Survey, target: str) -> tuple[Plan, tuple[Candidate, ...]]:
         """The plan that loses least once it is built, refitted on a few inputs and tried."""
-        few = spread(self.learn, survey.looked_at)
+        few = spread(self.learn, max(4, survey.looked_at // 2))
         losses: list[float] = []
         sizes: list[Sizes] = []
         for number, plan in enumerate(plans):

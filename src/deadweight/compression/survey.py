@@ -24,6 +24,7 @@ from deadweight.compression.rows import Rows, joined, look, output_layer, put_ou
 from deadweight.compression.sharing import MERGES, Member, missed_by_sharing
 from deadweight.errors import SurgeryError
 from deadweight.surgery.calibration import Inputs
+from deadweight.surgery.importance import ENOUGH_TOKENS
 from deadweight.surgery.narrow import check_narrowable, hidden_axes, units_kept
 from deadweight.surgery.walk import Walk
 
@@ -77,12 +78,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Survey:
-    """`judge` holds the original's answers to the inputs things were tried on; `looked_at` counts all items seen."""
+    """`judge` holds the original's answers to the inputs things were tried on; `looked_at` counts all items seen, and
+    `enough` those that a refit needs at most: 5 tokens for each unit of the widest MLP, or `ENOUGH_TOKENS`."""
 
     sites: tuple[Site, ...]
     pairs: tuple[Pair, ...]
     judge: Judge = field(repr=False)
     looked_at: int
+    enough: int
 
 
 @dataclass
@@ -111,6 +114,7 @@ class Surveyor:
         self.walk = Walk(model, self.parts.blocks, example)
         per_item = max(1, self.walk.enter(example, 0).stream.flatten(0, -2).shape[0])
         widest = max((b.mlp_paths.hidden for b in self.parts.blocks if b.mlp_paths is not None), default=0)
+        self.enough = -(-max(ENOUGH_TOKENS, 5 * widest) // per_item)
         chosen = pieces(spread(inputs, max(8, -(-max(TOKENS, widest * 4 // 3) // per_item))), 1)
         tried = max(1, min(len(chosen) // 4, max(4, 1024 // per_item)))
         held = {number * len(chosen) // tried for number in range(tried)}
@@ -148,7 +152,7 @@ class Surveyor:
                 pairs += self._pairs(last, (site, visit))
             sites.append(site)
             last = (site, visit) if len(mine) == 1 else None
-        return Survey(tuple(sites), tuple(pairs), self.judge, sum(batch.items for batch in self.batches))
+        return Survey(tuple(sites), tuple(pairs), self.judge, sum(one.items for one in self.batches), self.enough)
 
     def _visit(self, block: Block, streams: Sequence[Tensor | None]) -> _Visit:
         found = _Visit(block, list(streams), [], [], [])

@@ -60,7 +60,15 @@ def lacking_scrambling(profile: DepthProfile) -> Iterator[str]:
 
 
 def doubts(profile: DepthProfile) -> Iterator[str]:
-    """What the class columns rest on."""
+    """What the columns rest on."""
+    rows, fewest = profile.scrambling.rows, int(profile.scrambling.images.min())
+    width = profile.scrambling.means[str(rows[0])].shape[1] if rows else 0
+    of_all = [name for name in ("r2_all", "isi") if name in profile.probes]
+    if of_all and 0 < fewest < width:
+        yield (
+            f"{', '.join(of_all)}: the smaller fold has {fewest} images for {width} dimensions of what an image's "
+            "tokens share: there the ridge decides, and R² of unseen images is low"
+        )
     seen, kept = profile.sample.seen, len(profile.sample.hashes)
     if not seen:
         return

@@ -167,7 +167,7 @@ def _factor(between: Floats, images: float) -> Floats | None:
     inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
     lower, pivots, rank, _ = linalg.lapack.dpstrf(between * (inverse[:, None] * inverse), tol=1e-13, lower=1)
     factor = np.zeros((width, rank))
-    factor[pivots - 1] = np.tril(lower)[:, :rank]
+    factor[pivots - 1] = np.tril(lower[:, :rank])
     scaled: Floats = scale[:, None] * factor
     return scaled
 

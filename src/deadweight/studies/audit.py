@@ -85,7 +85,8 @@ class AuditStudy(Study):
                     plan["mlp"] = [trained]
             plan["depth"] = parts["depth"].cells()
         if "mlp" in self.studies and self.language != _LANGUAGE:  # one's own: the default takes minutes, and is known
-            plan["mlp"].append(mlp_language.cell_of(self.language, "embedded:stdlib", self.dtype, MlpStudy.version))
+            own = (self.language, "embedded:stdlib", self.dtype, MlpStudy.version, self.limit)
+            plan["mlp"].append(mlp_language.cell_of(*own))
         if "icl" in self.studies:
             plan["icl"] = self._language_cells(parts["icl"])
         if "attention" in self.studies:

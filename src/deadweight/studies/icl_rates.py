@@ -47,7 +47,8 @@ class Sitting:
     dtype: str = "float32"
 
     @classmethod
-    def of(cls, record: Record) -> Sitting:
+    def of(cls, record: Record, decoding: str | None = None) -> Sitting:
+        """The answers of the record's own decoding, or of another reading of the same likelihoods, without margins."""
         found = record.result
         return cls(
             task=found["task"],
@@ -58,13 +59,15 @@ class Sitting:
             gold=np.asarray(found["gold"], dtype=np.int64),
             phi=np.asarray(found["phi"], dtype=np.int64),
             answers={
-                (frame["condition"], frame["k"]): np.asarray(frame["predicted"], dtype=np.int64)
+                (frame["condition"], frame["k"]): np.asarray(
+                    frame["by_decoding"][decoding] if decoding else frame["predicted"], dtype=np.int64
+                )
                 for frame in found["frames"]
             },
             margins={
                 (frame["condition"], frame["k"]): np.asarray(frame["margin"], dtype=np.float64)
                 for frame in found["frames"]
-                if "margin" in frame
+                if "margin" in frame and not decoding
             },
             dtype=record.cell.params.get("dtype", "float32"),
         )
@@ -82,8 +85,10 @@ class Sitting:
 Indicator = Callable[[Sitting], Indicators]
 
 
-def by_task(records: Iterable[Record]) -> dict[str, list[Sitting]]:
+def by_task(records: Iterable[Record], decoding: str | None = None) -> dict[str, list[Sitting]]:
     """The sittings of each task in the study's own dtype, in the order of the records.
+
+    `decoding` reads the labels off the recorded likelihoods in another way than the study did.
 
     Where several models were asked, each task is told a model: ``topic, hf:my_model``.
     """
@@ -93,7 +98,7 @@ def by_task(records: Iterable[Record]) -> dict[str, list[Sitting]]:
     found: dict[str, list[Sitting]] = {}
     for record in own:
         if record.cell.params.get("dtype") == first:
-            sitting = Sitting.of(record)
+            sitting = Sitting.of(record, decoding)
             name = sitting.task if len(models) < 2 else f"{sitting.task}, {record.cell.params['language']}"
             found.setdefault(name, []).append(sitting)
     return found

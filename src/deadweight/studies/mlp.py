@@ -90,7 +90,7 @@ class MlpStudy(Study):
     def cells(self) -> list[Cell]:
         brought = [self._cut_cell(self.vision)] if self.vision is not None else []
         if self.language is not None:
-            brought.append(mlp_language.cell_of(self.language, self.text, self.dtype, self.version))
+            brought.append(mlp_language.cell_of(self.language, self.text, self.dtype, self.version, self.limit))
         if brought:
             return brought
         check_trainable(self.model)

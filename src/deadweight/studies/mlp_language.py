@@ -27,12 +27,13 @@ DONE = {
 }
 
 
-def cell_of(language: str, text: str, dtype: str, version: int) -> Cell:
+def cell_of(language: str, text: str, dtype: str, version: int, limit: int | None = None) -> Cell:
     """The cell of a language model; what is wrong with the sources is said now."""
     source, data = check_language(language), load_text(text)
     params: dict[str, Json] = {
-        "language": language, "text": text, "dtype": dtype, "calibration": CALIBRATION, "judged": JUDGED,
-        "length": LENGTH,
+        "language": language, "text": text, "dtype": dtype, "length": LENGTH,
+        "calibration": max(4, min(CALIBRATION, limit or CALIBRATION)),
+        "judged": max(4, min(JUDGED, limit or JUDGED)),
     }  # fmt: skip
     sources = {"language": digest(Path(source.name)) or source.text, "text": data.fingerprint}
     return Cell("mlp", KIND, params, sources=sources, version=version, seconds=240)
