@@ -1,5 +1,6 @@
 """What every test shares: two threads, no network, no progress bars of others, a machine's lock of their own."""
 
+import multiprocessing.util
 import os
 import shutil
 import tempfile
@@ -11,8 +12,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets 
 import pytest
 import torch
 
-_TEMPORARY = tempfile.gettempdir()
-
 
 def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="run the long fault loops")
@@ -22,12 +21,9 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "soak: long fault loops, only with --soak")
     # The lock of timing cells lies among the temporary files: whatever else times things here, tests do not wait for.
     # The name is short because sockets are made below it.
-    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="dw-", dir=_TEMPORARY)
-
-
-def pytest_unconfigure():
-    shutil.rmtree(tempfile.tempdir, ignore_errors=True)
-    tempfile.tempdir = os.environ["TMPDIR"] = _TEMPORARY
+    folder = tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="dw-")
+    last = -200  # after multiprocessing has tidied up in there
+    multiprocessing.util.Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=last)
 
 
 def pytest_collection_modifyitems(config, items):
