@@ -16,11 +16,12 @@ EPSILON = 1e-5
 
 
 class Differential(Projected):
-    """(softmax(Q₁K₁ᵀ/√w) − λ softmax(Q₂K₂ᵀ/√w)) V with w = head_dim / 2: T² time, the cache of softmax attention.
+    """One softmax map minus a share of another, so that what both see cancels: T² time, the cache of softmax attention.
 
-    Each head's queries and keys are cut in halves; λ = exp(λq₁ · λk₁) − exp(λq₂ · λk₂) + `start` is learned, the same
-    for all heads; a head's output is RMS-normed and multiplied by 1 − `start` (equations 1 to 3). The paper lets
-    `start` grow with depth, 0.8 − 0.6 exp(−0.3 · layer); 0.8 is where that ends.
+    (softmax(Q₁K₁ᵀ/√w) − λ softmax(Q₂K₂ᵀ/√w)) V, each head's queries and keys cut in halves of w = head_dim / 2. What is
+    learned is λ = exp(λq₁ · λk₁) − exp(λq₂ · λk₂) + `start`, the same for all heads; a head's output is RMS-normed and
+    multiplied by 1 − `start` (equations 1 to 3). The paper lets `start` grow with depth, 0.8 − 0.6 exp(−0.3 · layer);
+    0.8 is where that ends.
     Cache: `keys` (batch, 2 · heads, tokens, head_dim / 2), rotated, and `values` (batch, heads, tokens, head_dim).
     """
 

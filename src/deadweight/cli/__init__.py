@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import signal
 import sys
@@ -41,9 +42,11 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 
 def _deaf() -> None:
-    """The end has begun: one more Ctrl-C must not turn it into a traceback."""
+    """The end has begun: one more Ctrl-C must not turn it into a traceback, and no worker keep it waiting."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def main(arguments: list[str] | None = None) -> None:

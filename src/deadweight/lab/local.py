@@ -149,15 +149,15 @@ class Processes:
             self._largest = max(self._largest, int(psutil.Process(worker.process.pid).memory_info().rss))
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.pipe.close()  # an idle worker ends by itself
-            if worker.job is not None:
-                worker.process.terminate()
         deadline = time.monotonic() + _GRACE
         try:
             for worker in self._workers:
+                worker.pipe.close()  # an idle worker ends by itself
+                if worker.job is not None:
+                    worker.process.terminate()
+            for worker in self._workers:
                 worker.process.join(max(0.0, deadline - time.monotonic()))
-        finally:  # a second Ctrl-C comes here
+        finally:  # a second Ctrl-C comes here, wherever the first one left us
             for worker in self._workers:
                 _end(worker)
             self._workers = []
