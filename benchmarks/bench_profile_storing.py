@@ -1,7 +1,7 @@
 """Against storing every activation and attention map and computing afterwards, as users of caches do today.
 
 Each way runs in a process of its own, so that peak memory is its own: `ours` streams; `stored` keeps hidden states and
-attention maps by hooks and computes the same columns from them with numpy and scikit-learn; `prisma` is ViT-Prisma's
+attention maps by hooks and computes most of the columns from them with numpy and scikit-learn; `prisma` is ViT-Prisma's
 cache (`pip install --no-deps --target DIR vit-prisma`, DIR on PYTHONPATH), which only collects.
 """
 
