@@ -71,6 +71,7 @@ def test_two_nodes_one_killed_and_the_results_are_those_of_one_process(tmp_path,
     assert any("lost" in error for error in watch.errors), "the node died under no cell: nothing was tried again"
 
 
+@pytest.mark.soak
 def test_shards_of_a_depth_profile_are_merged_on_a_cluster(tmp_path, cluster):
     options = {"vision": "embedded:digits-vit", "batch_size": 16, "limit": 90, "shards": 3}
     there = run(build_study("depth", options), tmp_path / "ray", executor="ray")
