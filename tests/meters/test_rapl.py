@@ -74,7 +74,7 @@ def nobody(tmp_path_factory):
 @pytest.fixture
 def open_folder():
     """A folder everybody may enter, unlike pytest's own."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # the temporary folder of tests is closed to others
         Path(name).chmod(0o755)
         yield Path(name)
 
