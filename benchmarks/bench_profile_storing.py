@@ -82,11 +82,12 @@ def columns(tokens: np.ndarray, target: np.ndarray, truth: np.ndarray, fold: np.
             x = scaler.transform(inputs[train].reshape(-1, inputs.shape[-1]))
             ridge = Ridge(alpha=1e-3 * len(x), solver="cholesky").fit(x, target[train].reshape(len(x), -1))
             ridge.predict(scaler.transform(inputs[~train].reshape(-1, inputs.shape[-1])))
+    pooled = patches.mean(1)  # CLS is the same for all images at the first row
     for train in (fold, ~fold):
-        NearestCentroid().fit(cls[train], truth[train]).predict(cls[~train])
-        RidgeClassifier().fit(cls[train], truth[train]).predict(cls[~train])
-    means = np.stack([cls[truth == c].mean(0) for c in np.unique(truth)])
-    within = np.mean([np.cov(cls[truth == c].T) for c in np.unique(truth)], axis=0)
+        NearestCentroid().fit(pooled[train], truth[train]).predict(pooled[~train])
+        RidgeClassifier().fit(pooled[train], truth[train]).predict(pooled[~train])
+    means = np.stack([pooled[truth == c].mean(0) for c in np.unique(truth)])
+    within = np.mean([np.cov(pooled[truth == c].T) for c in np.unique(truth)], axis=0)
     np.trace(within @ np.linalg.pinv(np.cov(means.T), rcond=1e-6, hermitian=True))
 
 
