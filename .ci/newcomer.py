@@ -5,7 +5,8 @@
 Everything of the README's shell blocks is typed into a shell, in order: the first block sets everything up. What the
 examples call the reader's own (my_pictures, my_model, my_vit, reviews.csv) is made first. Commands that name a model on
 a hub are typed only where the network reaches it; else they are listed at the end as not tried. With --python an
-environment that has deadweight's dependencies is used instead of a new one, and `make` is not typed.
+environment that has deadweight's dependencies is used instead of a new one: the audit is run without `make`, and
+`make test` is not typed.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def visit(clone: Path, python: str | None) -> int:
     failed, untried = [], []
     made = False
     for command in commands(clone / "README.md"):
-        if existing and command.startswith("make"):
+        if existing and command.startswith("make audit"):  # what it does once everything is set up
+            run([python, "-m", "deadweight", "audit", "--out", "audit"], clone, environment, "deadweight audit", failed)
+        elif existing and command.startswith("make"):
             untried.append(f"{command}  (an environment was given)")
         elif re.search(r"\b(timm|torchvision):\w+", command) and not reachable():
             untried.append(f"{command}  (needs weights from the hub)")
