@@ -63,6 +63,10 @@ def span(cell, bench):
     return Outcome({}, {"began": began, "ended": time.monotonic()})
 
 
+def warm():
+    """Importing this module is what takes the time."""
+
+
 def blind(token):
     """A node that does not see the run's folder."""
     return False

@@ -101,13 +101,21 @@ class Cluster:
             look.options(scheduling_strategy=affinity(node["NodeID"], soft=False)).remote(str(self._token)): node
             for node in self._nodes()
         }
-        blind = [node["NodeManagerHostname"] for answer, node in asked.items() if not ray.get(answer)]
+        blind = [node["NodeManagerHostname"] for answer, node in asked.items() if not self._answer(answer)]
         if blind:
             raise InputError(
                 f"the run's folder is not seen from {', '.join(blind)}",
                 expected="a folder on a file system that every node of the cluster shares",
                 cure="choose such a folder with --out",
             )
+
+    def _answer(self, asked: Any) -> bool:
+        """What the node said; one that died meanwhile, which the cluster's list may not know yet, is not in the way."""
+        died = self._ray.exceptions
+        try:
+            return bool(self._ray.get(asked))
+        except (died.TaskUnschedulableError, died.NodeDiedError, died.WorkerCrashedError, died.LocalRayletDiedError):
+            return True
 
     def _capacity(self) -> tuple[int, float]:
         """(cells that fit at a time, CPUs of the largest node), asked anew now and then: nodes come and go."""
