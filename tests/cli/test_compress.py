@@ -70,6 +70,7 @@ def test_a_dry_run_writes_nothing(vit, tmp_path, capsys):
     [
         (["--images", "embedded:digits"], "no budget"),
         (["--parameters", 0.5], "neither images nor text"),
+        (["--parameters", 0.5, "--images", "embedded:digits", "--budget", "20min"], "one piece of work"),
         (["--parameters", 0.5, "--images", "embedded:digits", "--text", "embedded:stdlib"], "images and text both"),
         (["--parameters", -1, "--images", "embedded:digits"], "parameters=-1"),
         (["--parameters", 0.5, "--images", "embedded:digit"], "did you mean 'digits'"),

@@ -14,6 +14,7 @@ from rich.text import Text
 from deadweight.cli.app import app
 from deadweight.cli.options import Common
 from deadweight.cli.telling import progress
+from deadweight.errors import InputError
 
 if TYPE_CHECKING:
     from deadweight.compression import Compression
@@ -58,6 +59,12 @@ def compress(
     from deadweight.surgery import check_target
 
     common = common or Common()
+    if common.budget is not None:
+        raise InputError(
+            f"--budget {common.budget}",
+            expected="no time for compress: it is one piece of work, and half of it is of no use",
+            cure="look at fewer inputs with --limit; --dry-run says how long it would take",
+        )
     job = Job(
         model, images, text, parameters, macs, not no_widths, not no_sharing, not no_depth, distill,
         common.limit, length, common.device, common.dtype, common.seed or 0,
