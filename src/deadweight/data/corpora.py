@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from deadweight.data.hub import load_parts
 from deadweight.errors import SourceError
-from deadweight.network import hub_reach
 from deadweight.source import Source
 
 
@@ -15,21 +15,7 @@ def documents(source: Source, limit: int | None = None) -> list[bytes]:
     A row is its column ``text``, or the messages of a conversation one after the other (column ``messages`` or
     ``conversations``). Raises :class:`SourceError` for what cannot be read or has no such column.
     """
-    import datasets
-
-    name, revision, split = source.repository
-    name, _, config = name.partition(":")
-    try:
-        with hub_reach():
-            parts: Any = datasets.load_dataset(name, config or None, revision=revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as problem:
-        raise SourceError(
-            f"{source.text!r} cannot be loaded: {str(problem).splitlines()[0]}",
-            expected="a data set `datasets` can read, from its cache, the network or a local folder",
-            cure="without network use text:PATH, or embedded:stdlib",
-        ) from problem
-    if split is not None and split not in parts:
-        raise SourceError(f"{source.text!r} has no split {split!r}", expected=f"one of {', '.join(parts)}")
+    parts, split = load_parts(source, "without network use text:PATH, or embedded:stdlib")
     rows = parts[split or next(iter(parts))]
     rows = rows if limit is None else rows.select(range(min(limit, len(rows))))
     column = next((name for name in ("text", "messages", "conversations") if name in rows.column_names), None)

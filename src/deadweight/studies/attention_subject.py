@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -56,7 +57,7 @@ def causal(name: str, dim: int, heads: int, options: Mapping[str, Json]) -> Mech
     return made
 
 
-class Built:
+class Built(ABC):
     """A subject that can be run: `step` trains, `prefill` reads all tokens into a cache, `decode` adds one more."""
 
     network: nn.Module
@@ -77,9 +78,9 @@ class Built:
         """What really ran last."""
         return self.attention.kernel
 
+    @abstractmethod
     def inputs(self) -> Any:
         """What the network is called with, for counting."""
-        raise NotImplementedError
 
     def facts(self) -> dict[str, Json]:
         """What follows from shapes alone. MACs are of the forward pass: those with a weight (`macs_linear`), and the
