@@ -34,7 +34,7 @@ def feature_map(x: Tensor) -> Tensor:
 
 
 def blocking(chunk: int, tokens: int, dtype: torch.dtype) -> tuple[int, int]:
-    """(tokens a chunk, chunks worked on at once) that a `chunk` asked for comes to; the result does not depend on it."""
+    """(tokens a chunk, chunks worked on at once) for the `chunk` asked for; the result does not depend on them."""
     wider = WIDER if dtype.itemsize == 2 else 1
     return min(chunk * wider, tokens), PIECE * wider
 

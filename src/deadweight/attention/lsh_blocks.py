@@ -121,7 +121,7 @@ class Sorted:
         return range(0, self.count, self.piece)
 
     def weights(self, q: Tensor, k: Tensor, places: list[Tensor], first: int, peaks: Tensor | None) -> Tensor:
-        """exp(s − peak), both held times log₂ e, of each pair this round is the first to meet, 0 of all others; in `scores`."""
+        """exp(s − peak), both held times log₂ e, of each pair this round is the first to meet, else 0; in `scores`."""
         scores = self.products(q, k, first)
         if peaks is not None:
             scores.sub_(self.blocks(peaks, first)).clamp_(max=0)  # above 0 are only pairs that do not count
@@ -211,7 +211,7 @@ class HashedAttention(torch.autograd.Function):
 def _one_round_back(
     work: Sorted, ordered: list[Tensor], places: list[Tensor], tops: Tensor | None, found: list[Tensor]
 ) -> None:
-    """Gradients of queries (before their scale), keys (times log₂ e) and values of one round, in sorted order, into `found`."""
+    """Gradients of queries (before their scale), keys (times log₂ e) and values of one round, sorted, into `found`."""
     queries, keys, values, share, lost = ordered
     d_queries, d_keys, d_values = found
     d_keys.zero_()

@@ -82,7 +82,8 @@ def rows_of_sums(weights_BRS: Tensor, many_BSL: Tensor) -> Tensor:
     for weights_RS, many_SL in zip(weights_BRS, many_BSL, strict=True):
         parts_NPL, rest_QL = _parts(many_SL)
         whole = len(many_SL) - len(rest_QL)
-        by_part = torch.bmm(torch.unflatten(weights_RS[:, :whole], 1, (len(parts_NPL), PART)).transpose(0, 1), parts_NPL)
+        apart_RNP = torch.unflatten(weights_RS[:, :whole], 1, (len(parts_NPL), PART))
+        by_part = torch.bmm(apart_RNP.transpose(0, 1), parts_NPL)
         found.append(by_part.sum(0) + weights_RS[:, whole:] @ rest_QL)
     return torch.stack(found)
 
