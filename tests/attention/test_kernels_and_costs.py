@@ -12,7 +12,7 @@ from deadweight.attention.gated_delta import unit_lower_inverse
 from deadweight.attention.linear_chunks import feature_map, running
 from deadweight.attention.lsh import hash_buckets, lsh_attention
 from deadweight.attention.lsh_blocks import sort_into_buckets
-from deadweight.attention.mla import absorbed_attention, expanded_attention
+from deadweight.attention.mla import PART, absorbed_attention, expanded_attention, rows_of_sums, rows_on_columns
 from deadweight.errors import InputError, MachineError
 from deadweight.meters import count
 
@@ -118,6 +118,16 @@ def test_decoding_with_latents_is_absorbed_and_equals_the_expanded_form():
     _, cache = m(tokens(9), cache=m.new_cache(2))
     m(tokens(1), cache=cache)
     assert m.kernel == "absorbed"
+
+
+@pytest.mark.parametrize("many", [1, PART - 1, PART, 2 * PART + 3])
+def test_products_in_parts_are_the_products(many):
+    draw = torch.Generator().manual_seed(0)
+    few, room = (torch.randn(2, n, 5, dtype=torch.float64, generator=draw) for n in (3, many + 7))
+    latents = room[:, :many]  # as a cache lies in its room
+    scores = rows_on_columns(few, latents)
+    torch.testing.assert_close(scores, few @ latents.mT, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(rows_of_sums(scores, latents), scores @ latents, rtol=1e-12, atol=1e-9)
 
 
 def test_flash_is_never_silently_something_else(monkeypatch):
