@@ -43,6 +43,7 @@ FAULTS = {
     "absent": (NullEnergy("cpu", "none", "buy one"), "none"),
     "backwards": (ReplayEnergy([5.0, 4.0]), "backwards"),
     "too-short": (ReplayEnergy([5.0, 5.0]), "too short"),
+    "a counter that does not trust itself": (ReplayEnergy([1.0, 9.0], provenance="missing"), ""),
 }
 
 
