@@ -25,7 +25,7 @@ audit: $(VENV)/.run       ## set up, then find what the embedded models carry bu
 	$(BIN)/deadweight audit --out $(OUT)
 
 test: lint types          ## set up, then lint, types and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev        ## style and the one-way imports
 	$(BIN)/ruff check .

@@ -37,6 +37,14 @@ FAMILIES = {
     "gemma2, norms after the MLP": lambda: transformers.Gemma2ForCausalLM(
         transformers.Gemma2Config(**WORDS, num_key_value_heads=2, head_dim=12, sliding_window=4)
     ),
+    "gptj, blocks side by side": lambda: transformers.GPTJForCausalLM(
+        transformers.GPTJConfig(
+            n_embd=24, n_layer=3, n_head=2, vocab_size=50, rotary_dim=4, bos_token_id=1, eos_token_id=2
+        )
+    ),
+    "bloom, whose MLP adds the stream": lambda: transformers.BloomForCausalLM(
+        transformers.BloomConfig(hidden_size=24, n_layer=3, n_head=2, vocab_size=50)
+    ),
     "hf gpt2": lambda: transformers.GPT2LMHeadModel(
         transformers.GPT2Config(n_embd=24, n_layer=3, n_head=2, vocab_size=50, bos_token_id=1, eos_token_id=2)
     ),
