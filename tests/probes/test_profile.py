@@ -7,6 +7,7 @@ import torch
 from deadweight.anatomy import anatomy
 from deadweight.errors import InputError
 from deadweight.probes import PROBES, DepthProfile, profile
+from deadweight.probes.profile import _States
 
 
 def same(one, two, rtol=1e-6):
@@ -264,3 +265,12 @@ def test_useful_depth_is_the_first_layer_as_good_as_the_last(zoo):
     accuracy = found.table()["ncm_accuracy"]
     np.testing.assert_allclose(accuracy.iloc[-2] - accuracy, loss["loss"], atol=1e-12)
     assert found.useful_depth(margin=-1) == 3
+
+
+def test_what_waits_holds_no_tokens(zoo, monkeypatch):
+    kept = []
+    monkeypatch.setattr(_States, "add", lambda self, batch: kept.append(batch))
+    x, y = zoo.images()
+    profile(zoo.build("timm_cls"), [(x, y)])
+    assert {"cls.0", "pooled.1", "head"} <= set(kept[0].features)
+    assert all(values.flags.c_contiguous for values in kept[0].features.values())

@@ -15,6 +15,7 @@ import pandas as pd
 
 from deadweight.errors import InputError
 from deadweight.notebook import table_html
+from deadweight.probes.blas import one_blas_thread
 from deadweight.probes.collapse import ClassMoments
 from deadweight.probes.hashes import folds, poisson_weights
 from deadweight.probes.image_means import ImageMeans, percentile_interval
@@ -95,6 +96,7 @@ class DepthProfile:
         rows = table.astype(object).itertuples(index=False, name=None)
         return table_html("Depth profile", list(table.columns), rows, notes=list(self.notes))
 
+    @one_blas_thread()
     def table(self, features: FeatureKind = "auto") -> pd.DataFrame:
         """depth + 2 rows: ``layer`` and a column a probe.
 
@@ -110,6 +112,7 @@ class DepthProfile:
             columns[name] = self._column(name, kind)
         return pd.DataFrame(columns)
 
+    @one_blas_thread()
     def intervals(self, features: FeatureKind = "auto", level: float = 0.95) -> pd.DataFrame:
         """One row a layer and column that is a mean over items: ``layer, column, value, low, high, n``.
 
@@ -131,6 +134,7 @@ class DepthProfile:
         table = pd.concat(parts, ignore_index=True)
         return table[table["value"].notna()].reset_index(drop=True)
 
+    @one_blas_thread()
     def correct(self, features: FeatureKind = "auto") -> npt.NDArray[np.bool_]:
         """(rows, n) whether the nearest class mean is right, for the sampled items that can be scored, by hash."""
         readings = self._readings(self._kind(features))
@@ -295,6 +299,7 @@ class DepthProfile:
         return self.images.compute()
 
     @cached_property
+    @one_blas_thread()
     def _r2(self) -> list[R2s]:
         return [r2_of(self.scrambling, row) for row in range(self.rows)]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from deadweight.anatomy import Anatomy
 from deadweight.anatomy import anatomy as find_anatomy
 from deadweight.errors import InputError
+from deadweight.probes.blas import one_blas_thread
 from deadweight.probes.collapse import ClassMoments
 from deadweight.probes.depth_profile import DepthProfile
 from deadweight.probes.hashes import batch_size, folds, item_hashes
@@ -87,10 +88,12 @@ def profile(
             recorder.features = classes and labels is not None
             recorder.clear(_mask(inputs, anatomy, place), folds(hashes))
             answers = answers_of(_forward(anatomy.model, inputs, place), facts.outputs)
-            states.add(recorder.batch(index, hashes, labels, answers))
+            with one_blas_thread():
+                states.add(recorder.batch(index, hashes, labels, answers))
         remarks = frozenset(recorder.remarks)
-    scrambling = ScramblingMoments() if sums is None else sums.done()
-    return DepthProfile(facts, names, *states.done(), scrambling, head_weights(anatomy), remarks)
+    with one_blas_thread():
+        scrambling = ScramblingMoments() if sums is None else sums.done()
+        return DepthProfile(facts, names, *states.done(), scrambling, head_weights(anatomy), remarks)
 
 
 def _layers(asked: int | Sequence[int] | None, depth: int) -> set[int] | None:

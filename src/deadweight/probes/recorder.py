@@ -128,7 +128,7 @@ class Recorder:
 
     def _on_head(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if self.features and args and args[0].dim() == 2:
-            self._head = args[0].float()
+            self._head = _own(args[0])
 
     @torch.inference_mode()
     def _attention(self, row: int, tokens: Tensor) -> Tensor | None:
@@ -165,9 +165,9 @@ class Recorder:
             for name, values_B in measures.items():
                 self._measures.setdefault(name, {})[row] = values_B.double()
             if self.features:
-                self._features.setdefault("pooled", {})[row] = layer.mean.float()
+                self._features.setdefault("pooled", {})[row] = _own(layer.mean)
                 if layer.cls is not None:
-                    self._features.setdefault("cls", {})[row] = layer.cls.float()
+                    self._features.setdefault("cls", {})[row] = _own(layer.cls)
             if self.scrambling is not None:
                 self._scramble(row, layer)
         self._last = (tokens, layer)
@@ -280,3 +280,8 @@ class Recorder:
         """One tensor a row, NaN where there is nothing."""
         nothing = torch.full_like(next(iter(rows.values())), float("nan"))
         return [rows.get(row, nothing) for row in range(self.rows)]
+
+
+def _own(values_BD: Tensor) -> Tensor:
+    """A float32 copy: a window into the tokens would keep all of them for as long as the items are gathered."""
+    return values_BD.to(torch.float32, copy=True, memory_format=torch.contiguous_format)

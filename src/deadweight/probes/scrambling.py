@@ -19,7 +19,7 @@ from torch import Tensor
 from deadweight.probes.triangles import Floats, packed
 
 FOLDS = 2
-_BAND = 192  # rows of a product done at a time, so that what lies below the diagonal is hardly computed
+_BANDS, _BAND = 4, 64  # parts a product is done in, so that little below the diagonal is computed; rows at least
 _GATHER = 256  # images between updates of what is kept of them
 MIXED = -1  # images with different numbers of tokens: the mean of the others is not one function of the rest
 
@@ -144,8 +144,9 @@ class ScramblingSums:
         width, outputs = centred_BND.shape[-1], self._shape[-1]
         for fold, tokens_TD in self._parts(centred_BND).items():
             square = self._sum(f"within.{row}", (FOLDS, width, width))[fold]
-            for start in range(0, width, _BAND):  # the upper triangle only, a band of rows at a time
-                stop = min(start + _BAND, width)
+            band = max(_BAND, -(-width // _BANDS))
+            for start in range(0, width, band):  # the upper triangle only, a band of rows at a time
+                stop = min(start + band, width)
                 square[start:stop, start:] += (tokens_TD[:, start:stop].mT @ tokens_TD[:, start:]).to(square)
             cross = self._sum(f"cross.{row}", (FOLDS, width, outputs))[fold]
             cross += (tokens_TD.mT @ self._targets[fold]).to(cross)
