@@ -18,7 +18,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from side_by_side import in_turns, table, where
+from side_by_side import in_turns, keep_memory, table, where
 from torch import Tensor
 
 from deadweight.attention import oracles
@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    keep_memory()
     warnings.simplefilter("ignore")
     works = ours() | peers()
     for dtype in (getattr(torch, name) for name in asked.dtype):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from side_by_side import in_turns, table, where
+from side_by_side import in_turns, keep_memory, table, where
 from torch import Tensor, nn
 
 import deadweight as dw
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    keep_memory()
     for name in asked.dtype:
         dtype = getattr(torch, name)
         layers = {"multi-head": dw.mechanism("sdpa", DIM, HEADS), "latent": dw.mechanism("mla", DIM, HEADS)}

@@ -14,7 +14,7 @@ import time
 from functools import partial
 
 import torch
-from side_by_side import in_turns, table, where
+from side_by_side import in_turns, keep_memory, table, where
 from torch import Tensor, nn
 from transformers import GPT2Config as HuggingFaceConfig
 from transformers import GPT2LMHeadModel
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    keep_memory()
     for name in asked.dtype:
         dtype = getattr(torch, name)
         theirs = GPT2LMHeadModel(

@@ -104,7 +104,7 @@ def meters(root: Path) -> dict[str, Callable[[], AbstractContextManager[Any]]]:
         if hasattr(tracker, "final_emissions_data"):
             found["codecarbon's tracker"] = lambda: codecarbon_tracker(package)
         else:
-            print("codecarbon's tracker does not start here, and does not say why")
+            print("codecarbon's tracker did not start: it logs why; most often a package it needs is not installed")
     return found
 
 

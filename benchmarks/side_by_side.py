@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import statistics
 import time
@@ -16,6 +17,17 @@ def where(dtype: str = "float32") -> str:
 
     software = f"torch {torch.__version__}, Python {platform.python_version()}"
     return f"{described(machine())}, {torch.get_num_threads()} threads, {software}, {dtype}"
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory, as the allocators made for servers do.
+
+    Left alone it gives large blocks back at every call, and what is then timed is how fast the machine hands out pages.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        trim_threshold, mmap_most = -1, -4
+        ctypes.CDLL(None).mallopt(trim_threshold, 2**31 - 1)
+        ctypes.CDLL(None).mallopt(mmap_most, 0)
 
 
 def ratio(

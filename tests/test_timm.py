@@ -120,7 +120,8 @@ def test_a_saved_one_needs_no_registration_to_be_loaded(tmp_path):
     code = (
         "import sys, torch, deadweight as dw\n"
         "for name in sys.argv[1:]: torch.save(dw.load('file:' + name)(torch.ones(1, 3, 32, 32)), name + '.pt')\n"
-        "assert 'deadweight.timm' not in sys.modules"
+        "assert 'deadweight.timm' not in sys.modules\n"
+        "dw.load('timm:vit_tiny_patch16_224_thin?pretrained=false')  # who asks for such a name gets it registered"
     )
     subprocess.run([sys.executable, "-c", code, *models], check=True, cwd=tmp_path)
     for variant, model in models.items():
@@ -152,6 +153,9 @@ for images, labels in loader:
     loss = torch.nn.functional.cross_entropy(model(images), labels)
     optimizer.zero_grad(), loss.backward(), optimizer.step(), average.update(model)
 assert __name__ == "__main__"
+torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+torch.nn.parallel.DistributedDataParallel(model, device_ids=[torch.device("cpu")])  # as timm's train.py calls it
+torch.distributed.destroy_process_group()
 print(sum(p.numel() for p in model.parameters()), sum(p.numel() for p in average.module.parameters()))
 """
 

@@ -26,6 +26,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, get_pretrai
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from timm.utils import ModelEma, ModelEmaV2, ModelEmaV3
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from deadweight.errors import DeadweightError, InputError
 from deadweight.models.provenance import set_origin
@@ -131,6 +132,18 @@ def _average_once(kind: Any) -> None:
     kind.update = update
 
 
+def _name_no_cpu_to_ddp() -> None:
+    """timm's train.py gives DDP the device of its process, which torch takes for a GPU only: on a CPU give none."""
+    plain = DistributedDataParallel.__init__
+
+    @functools.wraps(plain)
+    def init(self: Any, module: nn.Module, device_ids: Any = None, *arguments: Any, **options: Any) -> None:
+        on_cpu = all(parameter.device.type == "cpu" for parameter in module.parameters())
+        plain(self, module, None if on_cpu else device_ids, *arguments, **options)
+
+    DistributedDataParallel.__init__ = init  # type: ignore[method-assign]
+
+
 def main(arguments: list[str]) -> None:
     """Run a script of somebody else's as ``python SCRIPT …`` would, the names registered."""
     if not arguments or not Path(arguments[0]).is_file():
@@ -139,6 +152,7 @@ def main(arguments: list[str]) -> None:
             expected="python -m deadweight.timm SCRIPT.py [its options]",
             cure="give the path of timm's train.py, or of any script that calls timm.create_model",
         )
+    _name_no_cpu_to_ddp()
     sys.argv = arguments
     sys.path[0] = str(Path(arguments[0]).resolve().parent)
     runpy.run_path(arguments[0], run_name="__main__")

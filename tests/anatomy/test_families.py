@@ -162,6 +162,17 @@ def test_an_unknown_model_is_answered_with_how_to_name_its_paths():
         anatomy(_Odd())
 
 
+def test_a_model_of_two_streams_is_not_described_as_one():
+    with pytest.raises(InputError, match="CrossViT"):
+        anatomy(timm.create_model("crossvit_tiny_240"))
+
+
+def test_a_model_without_attention_is_not_taken_for_a_transformer():
+    mamba = transformers.MambaForCausalLM(transformers.MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=50))
+    with pytest.raises(InputError, match="Mamba"):
+        anatomy(mamba)
+
+
 @pytest.mark.parametrize(
     ("paths", "message"),
     [

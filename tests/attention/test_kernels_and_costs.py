@@ -8,11 +8,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deadweight.attention import mechanism, oracles, pool_heads
 from deadweight.attention.banded import BandedAttention
+from deadweight.attention.blocked import TOGETHER, BlockedAttention
 from deadweight.attention.gated_delta import unit_lower_inverse
 from deadweight.attention.linear_chunks import feature_map, running
 from deadweight.attention.lsh import hash_buckets, lsh_attention
 from deadweight.attention.lsh_blocks import sort_into_buckets
-from deadweight.attention.mla import absorbed_attention, expanded_attention
+from deadweight.attention.mla import PART, absorbed_attention, expanded_attention, rows_of_sums, rows_on_columns
+from deadweight.attention.rotary import turns
 from deadweight.errors import InputError, MachineError
 from deadweight.meters import count
 
@@ -118,6 +120,16 @@ def test_decoding_with_latents_is_absorbed_and_equals_the_expanded_form():
     _, cache = m(tokens(9), cache=m.new_cache(2))
     m(tokens(1), cache=cache)
     assert m.kernel == "absorbed"
+
+
+@pytest.mark.parametrize("many", [1, PART - 1, PART, 2 * PART + 3])
+def test_products_in_parts_are_the_products(many):
+    draw = torch.Generator().manual_seed(0)
+    few, room = (torch.randn(2, n, 5, dtype=torch.float64, generator=draw) for n in (3, many + 7))
+    latents = room[:, :many]  # as a cache lies in its room
+    scores = rows_on_columns(few, latents)
+    torch.testing.assert_close(scores, few @ latents.mT, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(rows_of_sums(scores, latents), scores @ latents, rtol=1e-12, atol=1e-9)
 
 
 def test_flash_is_never_silently_something_else(monkeypatch):
@@ -328,6 +340,25 @@ def test_long_sequences_equal_the_oracle_and_are_counted(case):
         del CASES[f"long_{case}"]
     assert m.macs(1, 1100).executed == count(m, x.detach()).executed
     assert m.kernel == {"sliding_window": "banded", "linear": "chunked", "mla": "blocked"}[case]
+
+
+@pytest.mark.parametrize("length", [5, 300], ids=["one block", "three blocks"])
+@pytest.mark.parametrize("heads", [2, TOGETHER + 1])
+def test_latent_attention_by_blocks_of_queries_and_some_heads_at_a_time(heads, length):
+    draw = torch.Generator().manual_seed(0)
+    q, kv, k_rope = (
+        torch.randn(2, length, *shape, dtype=torch.float64, generator=draw).requires_grad_()
+        for shape in ((heads, 12), (heads, 16), (4,))
+    )
+    cos, sin = turns(0, length, 4, 100.0, q)
+    found = BlockedAttention.apply(q, kv, k_rope, cos, sin)
+    turned = torch.cat([q[..., :8], oracles.rotary(q[..., 8:].transpose(1, 2), 0, 100.0).transpose(1, 2)], 3)
+    keys = torch.cat([kv[..., :8], k_rope.unsqueeze(2).expand(-1, -1, heads, -1)], 3)
+    wanted = oracles.softmax_attention(*(x.transpose(1, 2) for x in (turned, keys, kv[..., 8:]))).transpose(1, 2)
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
+    grads = [torch.autograd.grad(y.pow(2).sum(), [q, kv, k_rope]) for y in (found, wanted)]
+    for one, two in zip(*grads, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("piece", [1, 2, 64])

@@ -64,6 +64,29 @@ def test_decoding_with_a_cache_equals_the_full_pass(case, cuts):
     torch.testing.assert_close(torch.cat(parts, 1), m(x), rtol=1e-9, atol=1e-9)
 
 
+KEPT = {  # bytes of one sequence after 40 tokens, float64: 4 heads of 4, dim 16
+    "eager": 2 * 40 * 16 * 8,
+    "gqa": 2 * 40 * 2 * 4 * 8,
+    "mqa": 2 * 40 * 4 * 8,
+    "window_1": 0,
+    "window_5": 2 * 4 * 16 * 8,
+    "linear": 4 * (4 * 4 + 4) * 8,
+    "lsh": 40 * (2 * 16 * 8 + 4 * 3 * 2),
+    "mla": 40 * (8 + 32) * 8,
+    "block_sparse": 2 * 40 * 16 * 8,
+    "differential": 2 * 40 * 16 * 8,
+    "gated_delta": 4 * 4 * 4 * 8,
+    "retention": 4 * 4 * 4 * 8,
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_a_cache_holds_what_the_mechanism_must_remember_and_no_more(case):
+    m = build(case)
+    _, cache = m(tokens(40), cache=m.new_cache(2))
+    assert cache.bytes == 2 * KEPT[case]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_cache_is_a_value_that_two_futures_can_share(case):
     m, x = build(case), tokens(12)

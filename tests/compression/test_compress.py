@@ -11,8 +11,9 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 import deadweight as dw
 from deadweight.anatomy import anatomy
 from deadweight.compression.items import divided, spread
+from deadweight.compression.survey import Surveyor
 from deadweight.errors import InputError
-from deadweight.surgery.calibration import calibration
+from deadweight.surgery.calibration import calibration, evaluating
 
 PICTURE = {"img_size": 16, "patch_size": 4, "num_classes": 5, "embed_dim": 24, "depth": 3, "num_heads": 2}
 WORDS = {"num_hidden_layers": 3, "num_attention_heads": 2, "hidden_size": 24, "intermediate_size": 40, "vocab_size": 50}
@@ -35,6 +36,14 @@ FAMILIES = {
     ),
     "gemma2, norms after the MLP": lambda: transformers.Gemma2ForCausalLM(
         transformers.Gemma2Config(**WORDS, num_key_value_heads=2, head_dim=12, sliding_window=4)
+    ),
+    "gptj, blocks side by side": lambda: transformers.GPTJForCausalLM(
+        transformers.GPTJConfig(
+            n_embd=24, n_layer=3, n_head=2, vocab_size=50, rotary_dim=4, bos_token_id=1, eos_token_id=2
+        )
+    ),
+    "bloom, whose MLP adds the stream": lambda: transformers.BloomForCausalLM(
+        transformers.BloomConfig(hidden_size=24, n_layer=3, n_head=2, vocab_size=50)
     ),
     "hf gpt2": lambda: transformers.GPT2LMHeadModel(
         transformers.GPT2Config(n_embd=24, n_layer=3, n_head=2, vocab_size=50, bos_token_id=1, eos_token_id=2)
@@ -273,3 +282,21 @@ def test_the_card_says_what_was_measured_until_the_next_cut(trained, tmp_path):
     assert f"{found.after.value:.4g} ({found.after.low:.4g} … {found.after.high:.4g}; 1 before)" in card
     dw.save(dw.shallow_mlps(small, 0.5), tmp_path / "smaller")
     assert "What was measured" not in (tmp_path / "smaller" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_a_dropped_block_saves_is_what_is_counted(name):
+    """Swin's windows and stages, masks and tables of positions: none of it is guessed."""
+    torch.manual_seed(0)
+    model = FAMILIES[name]().eval()
+    inputs = calibration(model, [inputs_for(model, 8)], "a test")
+    with evaluating(model):
+        survey = Surveyor(model, inputs, widths=False, sharing=False, depth=True).run(lambda text, done: None)
+    example = inputs[0].first()
+    whole = dw.count(model, example.args or dict(example.kwargs))
+    droppable = [site for site in survey.sites if site.dropped is not None]
+    assert droppable
+    for site in droppable:
+        left = dw.count(dw.drop_blocks(model, site.blocks), example.args or dict(example.kwargs))
+        assert site.block_macs == whole.macs - left.macs
+        assert site.block_parameters == whole.parameters - left.parameters

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import timm
 import torch
+import transformers
 
 from deadweight.errors import InputError, SurgeryError
 from deadweight.models import load
@@ -92,6 +93,9 @@ def test_hosts_that_are_refused(zoo):
         swap_attention(vit(zoo), "mla")
     with pytest.raises(SurgeryError, match="projections of its own"):
         swap_attention(zoo.fresh("llama"), "lsh")
+    bloom = transformers.BloomForCausalLM(transformers.BloomConfig(hidden_size=16, n_layer=1, n_head=2, vocab_size=50))
+    with pytest.raises(SurgeryError, match="computes its attention itself"):
+        swap_attention(bloom, "sliding_window")
     with pytest.raises(SurgeryError, match="torchvision"):
         swap_attention(zoo.fresh("torchvision"), "linear")
     normed = timm.create_model(
@@ -99,6 +103,8 @@ def test_hosts_that_are_refused(zoo):
     )
     with pytest.raises(SurgeryError, match="block 0"):
         swap_attention(normed, "sdpa")
+    with pytest.raises(SurgeryError, match="block 0"):  # it adds relative positions to the scores
+        swap_attention(zoo.fresh("timm_beit"), "sdpa")
     with pytest.raises(InputError, match="flsah"):
         swap_attention(gpt2(), "flsah")
     with pytest.raises(InputError, match="window"):

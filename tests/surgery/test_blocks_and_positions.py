@@ -91,6 +91,12 @@ def test_a_table_a_depth_is_refused():
         drop_blocks(model, 1)
 
 
+def test_a_block_that_widens_the_stream_is_refused():
+    hiera = timm.create_model("hiera_tiny_224", embed_dim=8, num_heads=1, stages=(1, 1, 1, 1), num_classes=3)
+    with pytest.raises(SurgeryError, match=r"block 1 .*turns a stream of \(8,\) into one of \(16,\)"):
+        drop_blocks(hiera, 1)
+
+
 def test_scaling_positions_twice_multiplies_and_one_is_the_identity(zoo):
     for name in ("timm_vit", "torchvision", "hf_vit", "hf_gpt2"):
         model = zoo.fresh(name)

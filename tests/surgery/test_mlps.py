@@ -1,5 +1,7 @@
 """group_mlps and shallow_mlps: exact counts of the paper, and laws against the untouched model."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -255,6 +257,33 @@ def test_refusals_name_the_block(case, zoo):
 def test_bad_options_are_refused(surgery, options, zoo):
     with pytest.raises(InputError):
         surgery(zoo.fresh("timm_vit"), **options)
+
+
+def test_shapes_are_all_that_is_needed_on_the_meta_device(family, zoo):
+    whole = zoo.fresh(family)
+    model = copy.deepcopy(whole).to("meta")
+    for surgery, options in ((shallow_mlps, {}), (group_mlps, {}), (group_mlps, {"merge": "mean", "scale": 0.5})):
+        found, wanted = surgery(model, **options), surgery(whole, **options)
+        assert all(weight.is_meta for weight in found.parameters())
+        shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (found, wanted)]
+        assert shapes[0] == shapes[1]
+        assert distinct_mlps(found) == distinct_mlps(wanted)
+
+
+@pytest.mark.parametrize(
+    ("surgery", "options"),
+    [
+        (shallow_mlps, {"by": "weight"}),
+        (shallow_mlps, {"by": "activation", "batches": [torch.zeros(2, 3, 16, 16)]}),
+        (shallow_mlps, {"refit": "stream", "batches": [torch.zeros(2, 3, 16, 16)]}),
+        (group_mlps, {"merge": "align"}),
+        (group_mlps, {"merge": "union"}),
+    ],
+    ids=["by weight", "by activation", "refit", "align", "union"],
+)
+def test_what_needs_numbers_says_so_on_the_meta_device(surgery, options, zoo):
+    with pytest.raises(InputError, match="on the meta device, which holds no numbers"):
+        surgery(zoo.fresh("timm_vit").to("meta"), **options)
 
 
 def test_swin_shares_within_stages_and_refuses_across():

@@ -13,7 +13,7 @@ from deadweight.models import load
 from deadweight.surgery import drop_blocks, group_mlps, save, shallow_mlps
 from deadweight.surgery.calibration import calibration, evaluating
 from deadweight.surgery.junction import Junction
-from deadweight.surgery.least_squares import Gram, fit, solve
+from deadweight.surgery.least_squares import RIDGES, Gram, add_gram, fit, mirrored, solve
 from deadweight.surgery.narrow import hidden_axes
 from deadweight.surgery.refit import refit_outputs
 from deadweight.surgery.walk import Walk
@@ -69,7 +69,7 @@ def test_least_squares_is_numpys(rows):
     weights = w.numpy().astype(np.float64)[:, None]
     pull = ridge * np.mean(np.sum(weights * inputs[:, :12] ** 2, axis=0)) * np.diag([1.0] * 12 + [0.0])
     expected = np.linalg.solve(inputs.T @ (weights * inputs) + pull, inputs.T @ (weights * r.numpy()))
-    found = solve(gram.hh_II, gram.hr_IO, ridge, bias=True)
+    found = solve(gram.inner(), gram.hr_IO, ridge, bias=True)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
     left = r.numpy() - inputs @ found.numpy()
     assert gram.error(found) == pytest.approx(float((weights * left**2).sum()), rel=1e-4)
@@ -77,8 +77,33 @@ def test_least_squares_is_numpys(rows):
 
 def test_batches_only_add_up(rows):
     one, many = summed(*rows, pieces=1), summed(*rows, pieces=13)
-    torch.testing.assert_close(one.hh_II, many.hh_II)
+    torch.testing.assert_close(one.inner(), many.inner())
     torch.testing.assert_close(one.hr_IO, many.hr_IO)
+
+
+@pytest.mark.parametrize("inputs", [3, 128, 129, 300, 1100])
+def test_half_a_gram_matrix_tells_all_of_it(inputs):
+    h = torch.randn(50, inputs, generator=torch.Generator().manual_seed(0))
+    upper = torch.zeros(inputs, inputs)
+    for part in h.chunk(3):
+        add_gram(upper, part)
+    torch.testing.assert_close(mirrored(upper), h.T @ h, rtol=1e-5, atol=1e-4)
+
+
+def test_a_ridge_chosen_on_combinations_of_outputs_is_that_of_all():
+    """Many outputs: few inputs carry signal, so that a middling ridge is best."""
+    generator = torch.Generator().manual_seed(3)
+    h, true = torch.randn(2, 60, 40, generator=generator), 0.3 * torch.randn(40, 600, generator=generator)
+    train, held = (
+        summed(part, part @ true + torch.randn(60, 600, generator=generator), torch.ones(60), bias=False) for part in h
+    )
+    errors = [held.error(solve(train.inner(), train.hr_IO, ridge, False)) for ridge in RIDGES]
+    best = min(range(len(RIDGES)), key=errors.__getitem__)
+    assert 0 < best < len(RIDGES) - 1
+    for start in (0, 4, len(RIDGES) - 1):
+        found = fit(train, held, start=start)
+        assert found.ridge == RIDGES[best]
+        assert found.after == pytest.approx(errors[best], rel=1e-9)
 
 
 def test_what_does_not_carry_over_is_not_kept(rows):

@@ -15,6 +15,7 @@ MLP_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("fc1_g", "fc1_x"), "fc2"),
     (("fc1",), "fc2"),
     (("c_fc",), "c_proj"),
+    (("fc_in",), "fc_out"),
     (("0",), "3"),
     (("weights_in",), "weights_out"),
     (("gate_up_proj",), "down_proj"),

@@ -26,6 +26,8 @@ def describe(model: nn.Module) -> Anatomy | None:
         return None
     if hasattr(config, "image_size"):  # BEiT's configuration has a vocabulary too
         return None
+    if not hasattr(config, "num_attention_heads"):  # Mamba and other models without attention
+        return None
     prefix_name = getattr(model, "base_model_prefix", "")
     base: Any = getattr(model, prefix_name, model) if prefix_name else model
     root = f"{prefix_name}." if base is not model else ""
@@ -44,6 +46,7 @@ def describe(model: nn.Module) -> Anatomy | None:
         (name for name in ("norm", "ln_f", "final_layernorm", "final_layer_norm") if child(base, name) is not None),
         None,
     )
+    has_alibi = config.model_type == "bloom" or getattr(config, "alibi", False)
     return Anatomy(
         model=model,
         family="hf_language",
@@ -55,7 +58,7 @@ def describe(model: nn.Module) -> Anatomy | None:
         positions_path=f"{root}{'wpe' if child(base, 'wpe') is not None else 'embed_positions'}"
         if positions is not None
         else None,
-        position_kind="learned" if positions is not None else "rotary",
+        position_kind="learned" if positions is not None else "relative" if has_alibi else "rotary",
         reads="last",
         norm=child(base, norm) if norm else None,
         norm_path=f"{root}{norm}" if norm else None,

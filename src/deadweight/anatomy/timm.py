@@ -12,8 +12,10 @@ from deadweight.anatomy.parts import Anatomy, Positions
 _PARTS: Names = {"attention": ("attn",), "mlp": ("mlp",), "norms": ("norm1", "norm2")}
 
 
-def _tokens(output: Tensor) -> Tensor:
-    """Patch embeddings as (B, N, D): dynamic-size and Swin models give (B, H, W, D)."""
+def _tokens(output: Tensor | tuple[Tensor, Any]) -> Tensor:
+    """Patch embeddings as (B, N, D): dynamic-size and Swin models give (B, H, W, D), XCiT the grid's size too."""
+    if isinstance(output, tuple):
+        output = output[0]
     return output.flatten(1, 2) if output.dim() == 4 else output
 
 
@@ -21,6 +23,8 @@ def describe(model: nn.Module) -> Anatomy | None:
     if not type(model).__module__.startswith("timm.") or not hasattr(model, "patch_embed"):
         return None
     vit: Any = model
+    if isinstance(getattr(vit, "embed_dim", None), list | tuple):  # CrossViT: two streams
+        return None
     if hasattr(vit, "blocks"):
         paths = children_paths(model, "blocks")
     elif hasattr(vit, "layers") and all(hasattr(stage, "blocks") for stage in vit.layers):

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from deadweight.attention.rotary import turn
 
 BLOCK = 128  # queries a block: the square on the diagonal is half waste, smaller products are slower
+TOGETHER = 6  # heads a product: more of them leave a processor's cache, fewer leave its threads without work
 
 
 def blocked_pairs(tokens: int) -> int:
@@ -25,39 +26,50 @@ def blocked_pairs(tokens: int) -> int:
     return sum(min(BLOCK, tokens - start) * min(start + BLOCK, tokens) for start in range(0, tokens, BLOCK))
 
 
-def _weights(q_ID: Tensor, k_JD: Tensor, out: Tensor) -> Tensor:
-    """Softmax of the scores of a block of scaled queries, the last of the keys, in a part of `out`."""
-    scores = out[: len(q_ID) * len(k_JD)].view(len(q_ID), len(k_JD))
-    torch.mm(q_ID, k_JD.T, out=scores)
-    diagonal = scores[:, len(k_JD) - len(q_ID) :]
-    above = torch.ones(diagonal.shape, dtype=torch.bool, device=out.device).triu_(1)
-    diagonal.masked_fill_(above, -math.inf)
-    return torch.softmax(scores, -1, out=scores)
-
-
 class Heads:
-    """One head's rotated and scaled queries, its keys beside the shared rotary ones, and its values, contiguous."""
+    """A few heads' rotated and scaled queries, their keys beside the shared rotary ones, and their values.
+
+    G heads at a time; `queries` and `keys` (G, T, E), `values` (G, T, D), and `room` for the scores of one block.
+    """
 
     def __init__(self, q_BTHE: Tensor, kv_BTHF: Tensor, k_rope_BTR: Tensor, cos: Tensor, sin: Tensor) -> None:
-        self.q, self.kv, self.k_rope, self.cos, self.sin = q_BTHE, kv_BTHF, k_rope_BTR, cos, sin
-        _, self.tokens, _, self.wide = q_BTHE.shape
-        self.width, self.scale = kv_BTHF.shape[3] // 2, self.wide**-0.5
-        self.keys = q_BTHE.new_empty(self.tokens, self.wide)
-        self.queries, self.values = torch.empty_like(self.keys), q_BTHE.new_empty(self.tokens, self.width)
+        self.q, self.kv, self.k_rope = q_BTHE, kv_BTHF, k_rope_BTR
+        self.cos, self.sin = cos.unsqueeze(1), sin.unsqueeze(1)
+        _, self.tokens, heads, wide = q_BTHE.shape
+        self.width, self.scale, together = kv_BTHF.shape[3] // 2, wide**-0.5, min(TOGETHER, heads)
+        self.keys = q_BTHE.new_empty(together, self.tokens, wide)
+        self.queries, self.values = torch.empty_like(self.keys), self.keys.new_empty(together, self.tokens, self.width)
         self.blocks = [(start, min(start + BLOCK, self.tokens)) for start in range(0, self.tokens, BLOCK)]
-        self.room = q_BTHE.new_empty(min(BLOCK, self.tokens) * self.tokens)
+        self.room = q_BTHE.new_empty(together * min(BLOCK, self.tokens) * self.tokens)
+        self.above = torch.ones(min(BLOCK, self.tokens), BLOCK, dtype=torch.bool, device=q_BTHE.device).triu_(1)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Sequence and head, the three tensors filled for it."""
+    def __iter__(self) -> Iterator[tuple[int, slice, Tensor, Tensor, Tensor]]:
+        """Sequence, heads, and their queries, keys and values."""
         for row in range(self.q.shape[0]):
-            self.keys[:, self.width :] = self.k_rope[row]
-            for head in range(self.q.shape[2]):
-                q, kv = self.q[row, :, head], self.kv[row, :, head]
-                torch.mul(q[:, : self.width], self.scale, out=self.queries[:, : self.width])
-                self.queries[:, self.width :] = turn(q[:, self.width :], self.cos, self.sin).mul_(self.scale)
-                self.keys[:, : self.width] = kv[:, : self.width]
-                self.values.copy_(kv[:, self.width :])
-                yield row, head
+            self.keys[..., self.width :] = self.k_rope[row]
+            for head in range(0, self.q.shape[2], TOGETHER):
+                q_TGE, kv_TGF = self.q[row, :, head : head + TOGETHER], self.kv[row, :, head : head + TOGETHER]
+                queries, keys, values = (x[: q_TGE.shape[1]] for x in (self.queries, self.keys, self.values))
+                plain, turned = q_TGE[..., : self.width], turn(q_TGE[..., self.width :], self.cos, self.sin)
+                torch.mul(plain.transpose(0, 1), self.scale, out=queries[..., : self.width])
+                torch.mul(turned.transpose(0, 1), self.scale, out=queries[..., self.width :])
+                keys[..., : self.width] = kv_TGF[..., : self.width].transpose(0, 1)
+                values.copy_(kv_TGF[..., self.width :].transpose(0, 1))
+                yield row, slice(head, head + TOGETHER), queries, keys, values
+
+    def weights(self, q_GID: Tensor, k_GJD: Tensor) -> Tensor:
+        """Softmax of the scores of a block of scaled queries, the last of the keys; in `room`."""
+        scores = part(self.room, q_GID, k_GJD)
+        torch.bmm(q_GID, k_GJD.transpose(1, 2), out=scores)
+        rows, columns = scores.shape[1:]
+        scores[..., columns - rows :].masked_fill_(self.above[:rows, :rows], -math.inf)
+        return torch.softmax(scores, -1, out=scores)
+
+
+def part(room: Tensor, q_GID: Tensor, k_GJD: Tensor) -> Tensor:
+    """(G, I, J) of a flat tensor, contiguous."""
+    shape = len(q_GID), q_GID.shape[1], k_GJD.shape[1]
+    return room[: math.prod(shape)].view(shape)
 
 
 class BlockedAttention(torch.autograd.Function):
@@ -70,40 +82,37 @@ class BlockedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, kv: Tensor, k_rope: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(q, kv, k_rope, cos, sin)
-        heads = Heads(q, kv, k_rope, cos, sin)
-        y_BTHD = q.new_empty(*q.shape[:3], heads.width)
-        found = torch.empty_like(heads.values)
-        for row, head in heads:
-            for start, end in heads.blocks:
-                weights = _weights(heads.queries[start:end], heads.keys[:end], heads.room)
-                torch.mm(weights, heads.values[:end], out=found[start:end])
-            y_BTHD[row, :, head] = found
+        work = Heads(q, kv, k_rope, cos, sin)
+        y_BTHD = q.new_empty(*q.shape[:3], work.width)
+        for row, heads, queries, keys, values in work:
+            for start, end in work.blocks:
+                weights = work.weights(queries[:, start:end], keys[:, :end])
+                y_BTHD[row, start:end, heads] = torch.bmm(weights, values[:, :end]).transpose(0, 1)
         return y_BTHD
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         q, kv, k_rope, cos, sin = ctx.saved_tensors
-        heads = Heads(q, kv, k_rope, cos, sin)
-        width, queries, keys, values = heads.width, heads.queries, heads.keys, heads.values
+        work = Heads(q, kv, k_rope, cos, sin)
+        width, slopes = work.width, torch.empty_like(work.room)
         dq, dkv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, kv))
-        dk_rope, slopes = torch.zeros_like(k_rope), torch.empty_like(heads.room)
-        d_queries, d_keys, d_values, d_out = (torch.empty_like(x) for x in (queries, keys, values, values))
-        for row, head in heads:
-            d_out.copy_(dy[row, :, head])
-            d_keys.zero_()
-            d_values.zero_()
-            for start, end in heads.blocks:
-                weights = _weights(queries[start:end], keys[:end], heads.room)
-                d_scores = torch.mm(d_out[start:end], values[:end].T, out=slopes[: weights.numel()].view_as(weights))
+        dk_rope = torch.zeros_like(k_rope)
+        for row, heads, queries, keys, values in work:
+            d_out = dy[row, :, heads].transpose(0, 1).contiguous()
+            d_queries, d_keys, d_values = (torch.zeros_like(x) for x in (queries, keys, values))
+            for start, end in work.blocks:
+                block, d_block = queries[:, start:end], d_out[:, start:end]
+                weights = work.weights(block, keys[:, :end])
+                d_scores = torch.bmm(d_block, values[:, :end].transpose(1, 2), out=part(slopes, block, keys[:, :end]))
                 torch._softmax_backward_data(d_scores, weights, -1, q.dtype, grad_input=d_scores)
-                d_values[:end].addmm_(weights.T, d_out[start:end])
-                d_keys[:end].addmm_(d_scores.T, queries[start:end])
-                torch.mm(d_scores, keys[:end], out=d_queries[start:end])
-            d_queries.mul_(heads.scale)
-            dq[row, :, head, :width] = d_queries[:, :width]
-            dq[row, :, head, width:] = turn(d_queries[:, width:], cos, -sin)
-            dkv[row, :, head, :width] = d_keys[:, :width]
-            dkv[row, :, head, width:] = d_values
-            dk_rope[row] += d_keys[:, width:]
+                d_values[:, :end] += torch.bmm(weights.transpose(1, 2), d_block)
+                d_keys[:, :end] += torch.bmm(d_scores.transpose(1, 2), block)
+                d_queries[:, start:end] = torch.bmm(d_scores, keys[:, :end])
+            d_q = d_queries.mul_(work.scale).transpose(0, 1)
+            dq[row, :, heads, :width] = d_q[..., :width]
+            dq[row, :, heads, width:] = turn(d_q[..., width:], work.cos, -work.sin)
+            dkv[row, :, heads, :width] = d_keys[..., :width].transpose(0, 1)
+            dkv[row, :, heads, width:] = d_values.transpose(0, 1)
+            dk_rope[row] += d_keys[..., width:].sum(0)
         return dq, dkv, dk_rope, None, None

@@ -8,6 +8,7 @@ summed in float32 at least, chunk after chunk, in both directions: a suffix take
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 PIECE = 32  # chunks worked on at once
+WIDER = 2  # times as long chunks, and so many more of them at once, in 16 bits: products run best at that size
+LOG2_E = math.log2(math.e)
 
 
 class State(NamedTuple):
@@ -28,6 +31,12 @@ class State(NamedTuple):
 def feature_map(x: Tensor) -> Tensor:
     """φ(x) = elu(x) + 1 (Katharopoulos et al. 2020, equation 7): exp(x) below zero, x + 1 above, always positive."""
     return x.clamp(max=0).exp() + x.relu()
+
+
+def blocking(chunk: int, tokens: int, dtype: torch.dtype) -> tuple[int, int]:
+    """(tokens a chunk, chunks worked on at once) for the `chunk` asked for; the result does not depend on them."""
+    wider = WIDER if dtype.itemsize == 2 else 1
+    return min(chunk * wider, tokens), PIECE * wider
 
 
 def least(dtype: torch.dtype) -> float:
@@ -59,14 +68,15 @@ class _Chunks(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, kv_start: Tensor, k_start: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, heads, tokens, width = q.shape
-        chunk, exact = min(chunk, tokens), summing(q.dtype)
+        exact, (chunk, at_once) = summing(q.dtype), blocking(chunk, tokens, q.dtype)
         kv, k_sum = (x.to(exact, copy=True) for x in (kv_start, k_start))
         y, normaliser = torch.empty_like(v), v.new_empty(batch, heads, tokens, 1, dtype=exact)
         count = -(-tokens // chunk) if any(ctx.needs_input_grad) else 0
         before = q.new_empty(batch, heads, count, width, width), q.new_empty(batch, heads, count, width)
-        for at in _groups(batch, heads, tokens, chunk):
-            for piece in _pieces(tokens, chunk):
-                fq, fk, own_v = _mapped(q[at], k[at], v[at], piece, chunk)
+        for at in _groups(batch, heads, -(-tokens // chunk), at_once):
+            for piece in _pieces(tokens, chunk * at_once):
+                fq, fk = (_features(x[at][:, piece], chunk)[0] for x in (q, k))
+                own_v = _chunks(v[at][:, piece], chunk)
                 past_kv, past_k = _past(fk, own_v, kv[at], k_sum[at])
                 if count:
                     for kept, state in zip(before, (past_kv, past_k), strict=True):
@@ -80,7 +90,7 @@ class _Chunks(torch.autograd.Function):
                 own.copy_(_tokens(denominator, own))
                 torch.div(_tokens(numerator, own), own, out=y[at][:, piece])
         ctx.save_for_backward(q, k, v, y, normaliser, *before)
-        ctx.chunk = chunk
+        ctx.blocking = chunk, at_once
         return y, kv.to(q.dtype), k_sum.to(q.dtype)
 
     @staticmethod
@@ -88,16 +98,17 @@ class _Chunks(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, dkv_end: Tensor, dk_end: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, y, normaliser, *before = ctx.saved_tensors
         batch, heads, tokens, _ = q.shape
-        exact, dtype, chunk = normaliser.dtype, q.dtype, ctx.chunk
+        exact, dtype, (chunk, at_once) = normaliser.dtype, q.dtype, ctx.blocking
         dkv, dk_sum = (x.to(exact, copy=True) for x in (dkv_end, dk_end))
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
-        for at in _groups(batch, heads, tokens, chunk):
-            for piece in reversed(_pieces(tokens, chunk)):
-                fq, fk, own_v = _mapped(q[at], k[at], v[at], piece, chunk)
+        for at in _groups(batch, heads, -(-tokens // chunk), at_once):
+            for piece in reversed(_pieces(tokens, chunk * at_once)):
+                (fq, slope_q), (fk, slope_k) = (_features(x[at][:, piece], chunk) for x in (q, k))
+                own_v = _chunks(v[at][:, piece], chunk)
                 past_kv, past_k = (kept[at][:, _numbers(piece, chunk)].flatten(0, 1) for kept in before)
-                share = dy[at][:, piece] / normaliser[at][:, piece]
+                share = (dy[at][:, piece] / normaliser[at][:, piece]).to(dtype)
                 lost = (share * y[at][:, piece]).sum(2, keepdim=True, dtype=exact).neg_()  # of the normaliser
-                d_num, d_den = (_chunks(x.to(dtype), chunk) for x in (share, lost))
+                d_num, d_den = _chunks(share, chunk), _chunks(lost.to(dtype), chunk)
                 scores = torch.bmm(fq, fk.transpose(1, 2)).tril_()
                 d_scores = torch.bmm(d_num, own_v.transpose(1, 2)).add_(d_den).tril_()
                 later_kv, later_k = _later(fq, d_num, d_den, dkv[at], dk_sum[at])
@@ -106,10 +117,9 @@ class _Chunks(torch.autograd.Function):
                 d_fk = torch.bmm(d_scores.transpose(1, 2), fq).baddbmm_(own_v, later_kv.transpose(1, 2))
                 d_fk.add_(later_k.unsqueeze(1))
                 d_v = torch.bmm(scores.transpose(1, 2), d_num).baddbmm_(fk, later_kv)
-                # φ' is exp(x) = φ below zero and 1 above, where φ > 1
-                for whole, part, features in ((dq, d_fq, fq), (dk, d_fk, fk)):
+                for whole, part, slope in ((dq, d_fq, slope_q), (dk, d_fk, slope_k)):
                     own = whole[at][:, piece]
-                    torch.mul(_tokens(part, own), _tokens(features.clamp_(max=1), own), out=own)
+                    torch.mul(_tokens(part, own), slope, out=own)
                 own = dv[at][:, piece]
                 own.copy_(_tokens(d_v, own))
         return dq, dk, dv, dkv.to(dtype), dk_sum.to(dtype), None
@@ -120,14 +130,13 @@ def summing(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _groups(batch: int, heads: int, tokens: int, chunk: int) -> list[tuple[int, slice]]:
-    """Which heads of which sequence are worked on at once."""
-    step = max(1, PIECE // -(-tokens // chunk))
+def _groups(batch: int, heads: int, count: int, at_once: int) -> list[tuple[int, slice]]:
+    """Which heads, of `count` chunks each, of which sequence are worked on at once."""
+    step = max(1, at_once // count)
     return [(row, slice(head, min(head + step, heads))) for row in range(batch) for head in range(0, heads, step)]
 
 
-def _pieces(tokens: int, chunk: int) -> list[slice]:
-    step = PIECE * chunk
+def _pieces(tokens: int, step: int) -> list[slice]:
     return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
 
 
@@ -148,13 +157,10 @@ def _tokens(x: Tensor, like_GLD: Tensor) -> Tensor:
     return x.view(len(like_GLD), -1, x.shape[2])[:, : like_GLD.shape[1]]
 
 
-def _mapped(q: Tensor, k: Tensor, v: Tensor, piece: slice, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
-    def features(x_GLD: Tensor) -> Tensor:
-        # into a tensor of its own, contiguous whatever the strides of the heads are
-        found = torch.clamp(x_GLD, max=0, out=x_GLD.new_empty(x_GLD.shape)).exp_()
-        return _chunks(found.add_(x_GLD.clamp(min=0)), chunk)
-
-    return features(q[:, piece]), features(k[:, piece]), _chunks(v[:, piece], chunk)
+def _features(x_GLD: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """φ(x) in chunks, and φ'(x) = exp(min(x, 0)) as x lies; `exp2` takes a third of the time of `exp` on a CPU."""
+    slope = torch.mul(x_GLD, LOG2_E, out=x_GLD.new_empty(x_GLD.shape)).clamp_(max=0).exp2_()
+    return _chunks(slope + x_GLD.relu(), chunk), slope
 
 
 def _past(fk: Tensor, v: Tensor, kv_GDD: Tensor, k_GD: Tensor) -> tuple[Tensor, Tensor]:

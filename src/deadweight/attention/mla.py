@@ -14,6 +14,7 @@ from deadweight.attention.sdpa import fused_attention
 from deadweight.errors import InputError
 
 BASE = 10_000.0
+PART = 1024  # latents a product, when few rows meet many: MKL and oneDNN then take half the time, or less
 LONG = 512  # tokens from which blocks beat the fused kernel on padded values
 
 
@@ -53,13 +54,44 @@ def absorbed_attention(
     # All heads read the same latents, so heads and queries are the rows of one product: nothing is spread over heads.
     scale = (width + rope) ** -0.5
     q_latent, q_rope = ((x * scale).flatten(1, 2) for x in (q_BHTD @ up_keys_HDL, q_rope_BHTR))
-    scores = torch.bmm(q_rope, k_rope_BSR.transpose(1, 2))
-    scores = torch.baddbmm(scores, q_latent, latent_BSL.transpose(1, 2))
+    scores = rows_on_columns(q_latent, latent_BSL) + rows_on_columns(q_rope, k_rope_BSR)
     scores = torch.unflatten(scores, 1, (-1, queries))
     if queries > 1:
         scores = scores.masked_fill(lower_right_mask(queries, keys, q_BHTD.device).logical_not(), float("-inf"))
-    found_BHTL = torch.unflatten(torch.bmm(scores.softmax(-1).flatten(1, 2), latent_BSL), 1, (-1, queries))
+    found_BHTL = torch.unflatten(rows_of_sums(scores.softmax(-1).flatten(1, 2), latent_BSL), 1, (-1, queries))
     return torch.matmul(found_BHTL, up_values_HDL.transpose(1, 2))
+
+
+def rows_on_columns(few_BRL: Tensor, many_BSL: Tensor) -> Tensor:
+    """few · manyᵀ, (B, R, S), in products of :data:`PART` columns on a CPU."""
+    if few_BRL.device.type != "cpu":
+        return torch.bmm(few_BRL, many_BSL.transpose(1, 2))
+    found = []
+    for few_RL, many_SL in zip(few_BRL, many_BSL, strict=True):
+        parts_NPL, rest_QL = _parts(many_SL)
+        by_part = torch.bmm(few_RL.expand(len(parts_NPL), -1, -1), parts_NPL.transpose(1, 2))
+        found.append(torch.cat([by_part.transpose(0, 1).flatten(1), few_RL @ rest_QL.T], 1))
+    return torch.stack(found)
+
+
+def rows_of_sums(weights_BRS: Tensor, many_BSL: Tensor) -> Tensor:
+    """weights · many, (B, R, L), in products over :data:`PART` of the sum on a CPU."""
+    if weights_BRS.device.type != "cpu":
+        return torch.bmm(weights_BRS, many_BSL)
+    found = []
+    for weights_RS, many_SL in zip(weights_BRS, many_BSL, strict=True):
+        parts_NPL, rest_QL = _parts(many_SL)
+        whole = len(many_SL) - len(rest_QL)
+        apart_RNP = torch.unflatten(weights_RS[:, :whole], 1, (len(parts_NPL), PART))
+        by_part = torch.bmm(apart_RNP.transpose(0, 1), parts_NPL)
+        found.append(by_part.sum(0) + weights_RS[:, whole:] @ rest_QL)
+    return torch.stack(found)
+
+
+def _parts(many_SL: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, PART, L), and what remains."""
+    whole = len(many_SL) // PART * PART
+    return torch.unflatten(many_SL[:whole], 0, (whole // PART, PART)), many_SL[whole:]
 
 
 class Mla(Mechanism):

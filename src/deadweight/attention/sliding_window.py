@@ -14,9 +14,9 @@ from deadweight.errors import InputError
 LONG = 1024  # queries from which the scores are made piece by piece, and made again on the way back
 
 
-def blocks_of(tokens: int, window: int) -> tuple[int, int]:
+def blocks_of(tokens: int, window: int, dtype: torch.dtype) -> tuple[int, int]:
     """(queries a block, blocks of keys before it that its first query may need)."""
-    block = min(BLOCK, tokens)
+    block = min(BLOCK * 2 if dtype.itemsize == 2 else BLOCK, tokens)
     return block, -(-(window - 1) // block)
 
 
@@ -28,7 +28,8 @@ def banded_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, window: int
     """
     tokens = q_BHTD.shape[2]
     if causal and tokens >= LONG:
-        y_BHTD: Tensor = BandedAttention.apply(q_BHTD, k_BHSD, v_BHSD, window, BLOCK, PIECE)
+        block, _ = blocks_of(tokens, window, q_BHTD.dtype)
+        y_BHTD: Tensor = BandedAttention.apply(q_BHTD, k_BHSD, v_BHSD, window, block, PIECE)
         return y_BHTD
     return short_banded_attention(q_BHTD, k_BHSD, v_BHSD, window, causal=causal)
 
@@ -40,7 +41,7 @@ def short_banded_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, windo
     work is T · (window + block), not T².
     """
     tokens, past = q_BHTD.shape[2], k_BHSD.shape[2] - q_BHTD.shape[2]
-    block, before = blocks_of(tokens, window)
+    block, before = blocks_of(tokens, window, q_BHTD.dtype)
     after = 0 if causal else before
     count = -(-tokens // block)
     tail = count * block - tokens
@@ -121,7 +122,7 @@ class SlidingWindow(Sdpa):
     def macs(self, batch: int, tokens: int) -> Macs:
         if tokens <= self.window:
             return super().macs(batch, tokens)
-        block, before = blocks_of(tokens, self.window)
+        block, before = blocks_of(tokens, self.window, self.weight.dtype)
         span = block * (1 + before if self.causal else 1 + 2 * before)
         a_pair = 2 * self.head_dim * self.heads * batch
         return Macs(self.pairs(tokens) * a_pair, -(-tokens // block) * block * span * a_pair)

@@ -14,7 +14,7 @@ from deadweight.anatomy import anatomy
 from deadweight.compression.budget import budget_of
 from deadweight.compression.distill import distill as distilled
 from deadweight.compression.items import divided, pieces, spread
-from deadweight.compression.measure import measured, sizes_of
+from deadweight.compression.measure import ROUNDS, compared
 from deadweight.compression.plan import Plan, cut, refit, target_for
 from deadweight.compression.report import Candidate, Compression
 from deadweight.compression.search import Allocation, Allowed, Sizes
@@ -106,7 +106,8 @@ class _Work:
         learn, held = divided(inputs)
         self.example = inputs[0].first()
         size = max(1, (1024 if self.causal else 4096) // max(1, self.example.tokens))
-        self.learn, self.held = pieces(learn, min(size, 64)), pieces(held, min(size, 64))
+        rounds = -(-_items(held) // ROUNDS)  # a batch each, for the passes that measure are timed as well
+        self.learn, self.held = pieces(learn, min(size, 64)), pieces(held, min(size, 64, rounds))
         self.counts = count(model, self._counted(self.example))
 
     def run(self, limits: dict[str, float], allowed: Allowed, steps: int) -> tuple[nn.Module, Compression]:
@@ -137,8 +138,9 @@ class _Work:
         small.eval()
         with self._timing("measurement"):
             self.note("measuring on held-out inputs", 0.85)
-            measures = measured(self.model, small, self.held)
-            before_size, after_size, timed = sizes_of(self.model, small, self.held[0], whole, self._size_of(small))
+            measures, before_size, after_size, timed = compared(
+                self.model, small, self.held, whole, self._size_of(small)
+            )
         self.note("done", 1.0)
         report = Compression(
             asked={name: value for name, value in (("parameters", limit.parameters), ("macs", limit.macs))

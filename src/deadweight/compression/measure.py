@@ -4,29 +4,90 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from deadweight.compression.outcome import Judge
+from deadweight.compression.outcome import Judge, Outcomes
 from deadweight.compression.report import Measured, Size
 from deadweight.compression.search import Sizes
 from deadweight.lab import Estimate, bootstrap_mean
 from deadweight.meters.clock import Stopwatch
 from deadweight.surgery.calibration import Inputs
 
-ROUNDS = 5
-SECONDS = 0.5  # a forward pass that is timed takes about this long at most, and has at most as many items as a batch
+ROUNDS, MOST = 5, 50  # forward passes of each model that are timed, at least and at most
+SECONDS = 0.5  # after `ROUNDS` of them no more are run once they took this long
 
 
-def measured(model: nn.Module, small: nn.Module, held: Sequence[Inputs]) -> tuple[Measured, ...]:
-    """Every measure of ``outcome.py``, with a bootstrap over items (95 %)."""
-    judge = Judge(model, held)
-    found = judge.hear(small).values
+def compared(
+    model: nn.Module, small: nn.Module, held: Sequence[Inputs], whole: Sizes, cut: Sizes
+) -> tuple[tuple[Measured, ...], Size, Size, str]:
+    """Every measure of ``outcome.py`` with a bootstrap over items (95 %), both sizes, and what was timed.
+
+    The passes that give the answers are those that are timed: in turns, batch by batch, so that what slows one model
+    slows the other. A last batch that is smaller than the first is not timed.
+    """
+    own, found = Outcomes(), Outcomes()
+    clocks = [_Clock(model), _Clock(small)]
+    for one in (model, small):
+        held[0].first().call(one)  # warms up
+    for batch in held:
+        for clock in clocks:
+            clock.counts = batch.items == held[0].items
+        with clocks[0], clocks[1]:
+            judge = Judge(model, [batch])
+            own.extend(judge.own)
+            found.extend(judge.hear(small))
+    for clock in clocks:
+        clock.counts = True
+    while (rounds := len(clocks[0].seconds)) < MOST and (
+        rounds < ROUNDS or sum(clocks[0].seconds + clocks[1].seconds) < SECONDS
+    ):
+        for clock in clocks:
+            with clock:
+                held[0].call(clock.model)
+    weight = next(model.parameters())
+    sizes = [
+        Size(int(size.parameters), int(size.macs), _bytes(clock.model), statistics.median(clock.seconds))
+        for clock, size in zip(clocks, (whole, cut), strict=True)
+    ]
+    said = (
+        f"median of {len(clocks[0].seconds)} forward passes in turns: {held[0].items} items, "
+        f"{str(weight.dtype).removeprefix('torch.')}, {weight.device}, {torch.get_num_threads()} threads"
+    )
+    return _measures(own, found), sizes[0], sizes[1], said
+
+
+class _Clock:
+    """Times the calls of a model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.counts, self.seconds = model, True, list[float]()
+        self.watch = Stopwatch(next(model.parameters()).device)
+        self.handles: list[Any] = []
+
+    def __enter__(self) -> None:
+        self.handles = [
+            self.model.register_forward_pre_hook(lambda module, args: self.watch.start()),
+            self.model.register_forward_hook(lambda module, args, output: self._stop()),
+        ]
+
+    def __exit__(self, *problem: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _stop(self) -> None:
+        self.watch.stop()
+        if self.counts:
+            self.seconds.append(self.watch.seconds)
+
+
+def _measures(own: Outcomes, found: Outcomes) -> tuple[Measured, ...]:
     rows: list[Measured] = []
-    for name, after in found.items():
+    for name, after in found.values.items():
         itself = {"cosine": 1.0, "agreement": 1.0, "divergence": 0.0}.get(name, 0.0)
-        before = judge.own.values.get(name, [itself] * len(after))
+        before = own.values.get(name, [itself] * len(after))
         change = bootstrap_mean([new - old for new, old in zip(after, before, strict=True)])
         value = bootstrap_mean(after)
         rows.append(Measured(name, sum(before) / len(before), _bounded(value, name), change))
@@ -37,33 +98,6 @@ def _bounded(estimate: Estimate, name: str) -> Estimate:
     """An interval does not leave the range of what it is about."""
     low, high = {"cosine": (-1.0, 1.0), "agreement": (0.0, 1.0)}.get(name, (0.0, float("inf")))
     return Estimate(estimate.value, max(low, estimate.low), min(high, estimate.high), estimate.n, estimate.p)
-
-
-def sizes_of(model: nn.Module, small: nn.Module, batch: Inputs, whole: Sizes, cut: Sizes) -> tuple[Size, Size, str]:
-    """Both models' sizes, and the median time of a forward pass, in turns, so that what slows one slows both."""
-    device = next(model.parameters()).device
-    watch = Stopwatch(device)
-    watch.start()
-    batch.first().call(model)
-    watch.stop()
-    batch = batch.take(slice(max(1, int(SECONDS / max(watch.seconds, 1e-6)))))
-    seconds: dict[str, list[float]] = {"before": [], "after": []}
-    for number in range(-1, ROUNDS):
-        for name, one in (("before", model), ("after", small)):
-            watch.start()
-            batch.call(one)
-            watch.stop()
-            if number >= 0:  # the first round warms up
-                seconds[name].append(watch.seconds)
-    pair = [
-        Size(int(size.parameters), int(size.macs), _bytes(one), statistics.median(seconds[name]))
-        for name, one, size in (("before", model, whole), ("after", small, cut))
-    ]
-    weight = next(model.parameters())
-    said = (
-        f"{batch.items} items, {str(weight.dtype).removeprefix('torch.')}, {device}, {torch.get_num_threads()} threads"
-    )
-    return pair[0], pair[1], f"median of {ROUNDS} forward passes in turns: {said}"
 
 
 def _bytes(model: nn.Module) -> int:

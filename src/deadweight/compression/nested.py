@@ -2,7 +2,9 @@
 
 With the units in the order in which they would be kept, the system of the first k of them is the leading k × k block of
 the whole one, and so is its Cholesky factor: one factor serves all widths. What is solved is that of
-``surgery/least_squares.py``, a ridge that pulls towards the weights as they are.
+``surgery/least_squares.py``, a ridge that pulls towards the weights as they are. With L L' the system of all units
+with its ridge and W the weights, what the first k are to write is the leading k × k system's solution for the first k
+rows of L L' W; half of the way there is L' W, whatever the width. In float32: a survey's ridge is large.
 """
 
 from __future__ import annotations
@@ -24,12 +26,11 @@ class Nested:
         self.bias = int(bias)
         units = len(gram_II) - self.bias
         self.rows = torch.cat([torch.arange(units, units + self.bias), order])
-        system = gram_II.detach().to("cpu", torch.float64)[self.rows][:, self.rows]
+        system = gram_II.detach().to("cpu", torch.float32)[self.rows][:, self.rows]
         diagonal = system.diagonal()
         mean = float(diagonal[self.bias :].mean())
-        diagonal[self.bias :] += max(ridge * mean, torch.finfo(torch.float64).tiny)
+        diagonal[self.bias :] += max(ridge * mean, torch.finfo(torch.float32).tiny)
         factor, failed = torch.linalg.cholesky_ex(system)
-        self.system = system
         self.factor: Tensor | None = None if int(failed) or not mean > 0 else factor
 
     def refitted(self, weight_ID: Tensor, counts: Sequence[int]) -> dict[int, Tensor]:
@@ -39,20 +40,19 @@ class Nested:
         """
         if self.factor is None:
             return {}
-        weight = weight_ID.to("cpu", torch.float64)[self.rows]
-        halfway = torch.linalg.solve_triangular(self.factor, self.system @ weight, upper=False)
+        halfway = self.factor.T @ weight_ID.float().cpu()[self.rows]
         found: dict[int, Tensor] = {}
         for count in counts:
             size = count + self.bias
-            part = torch.linalg.solve_triangular(self.factor[:size, :size].T, halfway[:size], upper=True)
             found[count] = torch.zeros_like(weight_ID, device="cpu", dtype=torch.float32)
-            found[count][self.rows[:size]] = part.float()
+            found[count][self.rows[:size]] = torch.linalg.solve_triangular(
+                self.factor[:size, :size].T, halfway[:size], upper=True
+            )
         return found
 
     def solve(self, right_ID: Tensor) -> Tensor:
         """(I, D) float32 the change of the output layer, all units there, whose sums with what is missing are given."""
         change = torch.zeros_like(right_ID, device="cpu", dtype=torch.float32)
         if self.factor is not None:
-            right = right_ID.to("cpu", torch.float64)[self.rows]
-            change[self.rows] = torch.cholesky_solve(right, self.factor).float()
+            change[self.rows] = torch.cholesky_solve(right_ID.float().cpu()[self.rows], self.factor)
         return change

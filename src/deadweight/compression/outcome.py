@@ -38,6 +38,11 @@ class Outcomes:
         for name, value in found.items():
             self.values.setdefault(name, []).extend(value.double().flatten().tolist())
 
+    def extend(self, other: Outcomes) -> None:
+        """Put the items of `other` after these."""
+        for name, values in other.values.items():
+            self.values.setdefault(name, []).extend(values)
+
     def mean(self, name: str) -> float:
         return sum(self.values[name]) / len(self.values[name])
 

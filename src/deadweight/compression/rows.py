@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,10 +77,17 @@ def hidden_of(mlp: nn.Module, down: nn.Module, read_ND: Tensor) -> Tensor:
     handle = down.register_forward_pre_hook(lambda module, args: found.append(args[0]))
     weight: Any = down.weight
     try:
-        mlp(read_ND[None].to(weight))
+        read_1ND = read_ND[None].to(weight)
+        mlp(read_1ND, *(torch.zeros_like(read_1ND) for _ in range(_asked(mlp) - 1)))  # Bloom's adds the stream itself
     finally:
         handle.remove()
     return found[0].flatten(0, -2).float().cpu()
+
+
+def _asked(mlp: nn.Module) -> int:
+    """How many tensors the forward pass of `mlp` cannot do without."""
+    given = inspect.signature(mlp.forward).parameters.values()
+    return sum(one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD for one in given)
 
 
 def output_layer(down: Any) -> Tensor:

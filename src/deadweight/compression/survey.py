@@ -9,7 +9,7 @@ neighbours, one MLP is fitted to both. Nothing but the tokens of two blocks is i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,10 +21,12 @@ from deadweight.compression.items import pieces, spread
 from deadweight.compression.nested import Nested
 from deadweight.compression.outcome import Judge
 from deadweight.compression.rows import Rows, joined, look, output_layer, put_output_layer, weights, with_constant
-from deadweight.compression.sharing import MERGES, Member, missed_by_sharing
+from deadweight.compression.sharing import Member, missed_by_sharing
 from deadweight.errors import SurgeryError
+from deadweight.meters import count
 from deadweight.surgery.calibration import Inputs
 from deadweight.surgery.importance import ENOUGH_TOKENS
+from deadweight.surgery.least_squares import add_gram, mirrored
 from deadweight.surgery.narrow import check_narrowable, hidden_axes, units_kept
 from deadweight.surgery.walk import Walk
 
@@ -170,7 +172,7 @@ class Surveyor:
         visit = visits[0]
         block, paths = visit.block, visit.block.mlp_paths
         tokens = visit.before[0].flatten(0, -2).shape[0] // self.batches[0].items
-        saved = _saved(self.parts.blocks, block, tokens, self.parts.width)
+        saved: dict[str, Any] = _saved(self.parts.blocks, block) | {"block_macs": self._macs(visit)}
         if paths is None or not _narrowable(block):
             return Site(users, paths, **saved)
         axes = hidden_axes(self.model, paths)
@@ -179,18 +181,22 @@ class Surveyor:
         train = joined([rows for one in visits for rows in one.rows[: len(self.fitted)]])
         held = joined([rows for one in visits for rows in one.rows[len(self.fitted) :]])
         inputs = with_constant(train.hidden, layer) * train.weight.sqrt()[:, None]
-        gram = inputs.T @ inputs
+        upper = inputs.new_zeros(inputs.shape[1], inputs.shape[1])
+        add_gram(upper, inputs)
+        gram = mirrored(upper)
         order = (gram.diagonal()[: paths.hidden].sqrt() * layer[: paths.hidden].norm(dim=1)).argsort(descending=True)
         solver = Nested(gram, order, bias=len(layer) > paths.hidden, ridge=RIDGE)
         for one in visits:
             one.solver = solver
         wanted = {share: units_kept(paths.hidden, share) for share in SHARES} if self.widths or self.sharing else {}
         layers = solver.refitted(layer, sorted(set(wanted.values())))
-        judged = with_constant(held.hidden, layer)
+        judged = with_constant(held.hidden, layer)[:, solver.rows]  # in the order in which they are kept
+        whole = judged @ layer[solver.rows]
         errors: dict[float, float] = {}
-        for share, count in wanted.items():
-            if count in layers:
-                missed = (judged @ (layers[count] - layer)).square().sum(1)
+        for share, kept in wanted.items():
+            if kept in layers:
+                used = solver.rows[: kept + solver.bias]
+                missed = (judged[:, : len(used)] @ layers[kept][used] - whole).square().sum(1)
                 error = float((held.weight * missed).sum()) / max(float((held.weight > 0).sum()), 1.0)
                 errors[share] = max(error, *errors.values(), 0.0)  # fewer units cannot do better but by chance
         losses = self._tried(down, layer, layers, wanted, errors, users[0], visits[0])
@@ -200,6 +206,13 @@ class Surveyor:
             unit_macs=len(users) * tokens * sum(a.tensor.numel() for a in axes if a.tensor.dim() > 1) // paths.hidden,
             **saved,
         )  # fmt: skip
+
+    def _macs(self, visit: _Visit) -> int:
+        """What the block computes for one item."""
+        given = visit.given[0]
+        item = self.batches[0].first()
+        call = self.walk.enter(item, visit.block.index, None if given is None else given[:1])
+        return count(_Called(visit.block.module), {"args": call.args, "kwargs": dict(call.kwargs)}).macs
 
     def _tried(
         self,
@@ -270,11 +283,10 @@ class Surveyor:
         if one.order is None or two.order is None or not one.errors or not two.errors:
             return []
         first, second = self._member(one, before), self._member(two, visit)
-        found: list[Pair] = []
-        for merge in MERGES:
-            errors = missed_by_sharing(first, second, merge, RIDGE)
-            loss = one.amplified * errors[0] + two.amplified * errors[1]
-            found.append(Pair((before.block.index, visit.block.index), merge, loss))
+        found = [
+            Pair((before.block.index, visit.block.index), merge, one.amplified * errors[0] + two.amplified * errors[1])
+            for merge, errors in missed_by_sharing(first, second, RIDGE).items()
+        ]
         return [min(found, key=lambda pair: pair.loss)]
 
     def _member(self, site: Site, visit: _Visit) -> Member:
@@ -324,14 +336,22 @@ def _alike(one: Block, two: Block) -> bool:
     return shapes[0] == shapes[1]
 
 
-def _saved(blocks: Sequence[Block], block: Block, tokens: int, width: int) -> dict[str, Any]:
-    """What sharing the MLP and dropping the block saves. MACs of attention as if each token saw every other: the
-    plan that comes of it is counted exactly."""
+def _saved(blocks: Sequence[Block], block: Block) -> dict[str, int]:
+    """The parameters that are saved by sharing the MLP and by dropping the block."""
     elsewhere = {id(p) for other in blocks if other.index != block.index for p in other.module.parameters()}
     own = [p for p in block.module.parameters() if id(p) not in elsewhere]
-    matrices = sum(p.numel() for p in block.module.parameters() if p.dim() > 1)
     return {
         "mlp_parameters": 0 if block.mlp is None else sum(p.numel() for p in block.mlp.parameters()),
         "block_parameters": sum(p.numel() for p in own),
-        "block_macs": tokens * matrices + 2 * tokens * tokens * width,
     }
+
+
+class _Called(nn.Module):
+    """A block that takes its call as two values, as a counter can give it."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        return self.block(*args, **kwargs)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from deadweight.attention import Cache, Mechanism, mechanism
+from deadweight.attention import Mechanism, mechanism
 from deadweight.errors import InputError
 from deadweight.lab import Json
 from deadweight.meters import count
@@ -147,9 +147,9 @@ class Model(Built):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(subject.seed)
             model = GPT2(shape, lambda _: causal(subject.mechanism, subject.dim, subject.heads, subject.options))
-        self.network = model.to(self.device, self.dtype)
-        self.model: Any = model  # its parts are typed as nn.Module gives them: tensor or module
-        found = model.blocks[0].attention
+        self.network = self.model = model.to(self.device, self.dtype)
+        first: Any = model.blocks[0]
+        found = first.attention
         assert isinstance(found, Mechanism)
         self.attention = found
         size = (subject.batch, subject.length + 1)
@@ -167,24 +167,11 @@ class Model(Built):
 
     @torch.no_grad()
     def prefill(self) -> None:
-        self.caches: list[Cache] = [block.attention.new_cache(self.subject.batch) for block in self.model.blocks]
-        self.read(self.tokens_BT[:, :-1])
+        self.logits_BV, self.cache = self.model.step(self.tokens_BT[:, :-1], self.model.new_cache(self.subject.batch))
 
     @torch.no_grad()
     def decode(self) -> None:
-        self.read(self.tokens_BT[:, :1])
-
-    def read(self, tokens_BT: Tensor) -> Tensor:
-        """Logits of new tokens after what the caches hold, which grow by them."""
-        caches, start = self.caches, self.caches[0].length
-        places = torch.arange(start, start + tokens_BT.shape[1], device=tokens_BT.device)
-        x_BTC = self.model.tokens(tokens_BT) + self.model.positions(places)
-        for index, block in enumerate(self.model.blocks):
-            y_BTC, caches[index] = block.attention(block.norm1(x_BTC), caches[index])
-            x_BTC = x_BTC + y_BTC
-            x_BTC = x_BTC + block.mlp(block.norm2(x_BTC))
-        logits_BTV: Tensor = self.model.head(self.model.norm(x_BTC))
-        return logits_BTV
+        self.logits_BV, self.cache = self.model.step(self.tokens_BT[:, :1], self.cache)
 
     def inputs(self) -> Tensor:
         return self.tokens_BT[:, :-1]

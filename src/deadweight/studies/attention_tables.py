@@ -55,8 +55,9 @@ def quality(records: Records) -> Table | None:
         return None
     caption = (
         f"Loss in {unit_of(records)} on text the models have not seen: after the same tokens, then after the time, and "
-        "the energy, in which the cheapest finishes (read off the held-out curve, whose learning rate had not yet come "
-        "down for the others). Training runs share the machine, so their seconds are rough; steps are timed apart."
+        "the energy, in which the cheapest finishes. Those are read off the held-out curve, which is of fewer "
+        "windows of the text, so that they compare among themselves only, and whose learning rate had not yet come down for the "
+        "others. Training runs share the machine, so their seconds are rough; steps are timed apart."
     )
     return Table("Trained alike", pd.DataFrame(rows), caption)
 

@@ -139,6 +139,9 @@ def _carry(found: Projections, new: Projected, heads: int) -> None:
             weight.zero_()
 
 
+_TIMM = {(module, "Attention") for module in ("timm.layers.attention", "timm.models.vision_transformer")}
+
+
 def _projections(block: Block) -> Projections | None:
     """The weights of a block's attention; None when it holds none that another mechanism could use."""
     attention: Any = block.attention
@@ -152,7 +155,7 @@ def _projections(block: Block) -> Projections | None:
         return Projections(weights, attention.kv_heads)
     kind = type(attention)
     ours = kind.__module__ == "deadweight.models.gpt2" and kind.__name__ == "CausalAttention"
-    timms = kind.__module__.startswith("timm.") and kind.__name__ == "Attention"
+    timms = (kind.__module__, kind.__name__) in _TIMM  # other families of timm have an Attention that is not plain
     if not (ours or timms) or (timms and not _plain(attention)):
         raise SurgeryError(
             f"block {block.index} ({block.path}): a {kind.__name__} cannot be swapped",

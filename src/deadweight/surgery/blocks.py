@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from deadweight.anatomy import anatomy
+from deadweight.anatomy import Block, anatomy
 from deadweight.errors import SurgeryError
 from deadweight.surgery.calibration import calibration
 from deadweight.surgery.groups import block_index
@@ -46,7 +46,8 @@ def drop_blocks(
     Raises
     ------
     SurgeryError
-        An index out of range, every block dropped, or a model whose blocks are bound to their depth.
+        An index out of range, every block dropped, a block that changes the stream's width, or a model whose blocks
+        are bound to their depth.
     """
     blocks = anatomy(model).blocks
     depth = len(blocks)
@@ -61,6 +62,8 @@ def drop_blocks(
             f"block {dropped[0]} cannot be dropped: this model's rotary embedding holds one table a depth",
             expected="a model whose blocks do not know their depth",
         )
+    for index in dropped:
+        _check_width(blocks[index], blocks[index + 1] if index + 1 < depth else None)
     check_refit(refit)
     inputs = calibration(model, batches, f"refit={refit!r}") if refit is not None else []
     kept = [index for index in range(depth) if index not in dropped]
@@ -72,6 +75,19 @@ def drop_blocks(
         refit_outputs(model, original, inputs, target=str(refit), blocks=before_gaps, origins=kept)
     record(model, "drop_blocks", indices=dropped, **({} if refit is None else {"refit": refit}))
     return model
+
+
+def _check_width(block: Block, after: Block | None) -> None:
+    """Refuse a block that hands the next one of its list a stream of another width, as Hiera's do."""
+    if after is None or block.path.rpartition(".")[0] != after.path.rpartition(".")[0]:
+        return
+    given, made = (getattr(one.norms[0], "normalized_shape", None) if one.norms else None for one in (block, after))
+    if given != made:
+        raise SurgeryError(
+            f"block {block.index} ({block.path}) turns a stream of {given} into one of {made}",
+            expected="a block whose output is as wide as its input",
+            cure="drop its neighbours instead",
+        )
 
 
 def _take_out(model: nn.Module, kept: Sequence[int]) -> None:

@@ -105,8 +105,9 @@ def calibration(model: nn.Module, batches: Iterable[Any] | None, what: str) -> l
     Raises
     ------
     InputError
-        No batches, or a batch that holds no tensor.
+        No batches, a batch that holds no tensor, or a model on the meta device.
     """
+    require_numbers(model, what)
     if batches is None:
         raise InputError(
             f"{what} without batches",
@@ -119,6 +120,16 @@ def calibration(model: nn.Module, batches: Iterable[Any] | None, what: str) -> l
     if not ready:
         raise InputError(f"{what} with no calibration inputs: batches is empty", expected="at least one batch")
     return ready
+
+
+def require_numbers(model: nn.Module, what: str) -> None:
+    """Refuse a model on the meta device, which has shapes and no weights to look at."""
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise InputError(
+            f"{what} for a {type(model).__name__} on the meta device, which holds no numbers",
+            expected="a model with its weights",
+            cure="build it on the CPU; by='first' and merge='first' or 'mean' without a refit need shapes only",
+        )
 
 
 def _ready(model: nn.Module, batch: Any, number: int) -> Inputs:

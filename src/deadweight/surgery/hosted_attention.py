@@ -17,6 +17,7 @@ from deadweight.surgery.log import record
 Module = TypeVar("Module", bound=nn.Module)
 FAMILIES = ("hf_language", "hf_vision")
 POOLED = ("gqa", "mqa")
+EXPECTED = "a model that goes through transformers' AttentionInterface"
 
 
 def swap(model: Module, name: str, parts: Anatomy, options: dict[str, Any]) -> Module:
@@ -29,6 +30,10 @@ def swap(model: Module, name: str, parts: Anatomy, options: dict[str, Any]) -> M
             cure="train it in deadweight's own GPT-2",
         )
     host: Any = model
+    if not getattr(host, "_can_set_attn_implementation", lambda: True)():  # asked to, it would only log a warning
+        raise SurgeryError(
+            f"a {type(model).__name__} computes its attention itself", expected=EXPECTED, cure="use another host"
+        )
     if name in POOLED:
         _pool(host, name, parts, options)
         chosen: dict[str, Any] = {}
@@ -43,7 +48,7 @@ def swap(model: Module, name: str, parts: Anatomy, options: dict[str, Any]) -> M
     except (ValueError, AttributeError) as problem:
         raise SurgeryError(
             f"{type(model).__name__} does not take another attention function: {problem}",
-            expected="a model that goes through transformers' AttentionInterface",
+            expected=EXPECTED,
         ) from problem
     setattr(host.config, OPTIONS, chosen)
     record(model, "swap_attention", name=name, **options)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deadweight.anatomy import MlpPaths, anatomy
 from deadweight.anatomy.parts import is_transposed, stream
-from deadweight.surgery.calibration import Inputs, evaluating
+from deadweight.surgery.calibration import Inputs, evaluating, require_numbers
 
 CHOICES = ("first", "weight", "activation")
 ENOUGH_TOKENS = 16_384
@@ -24,6 +24,8 @@ def unit_scores(
     ``first`` scores by place (arXiv 2512.01059, ShallowMLP); ``weight`` by the product of the norms of what a unit
     reads and what it writes; ``activation`` by how strong it is on `inputs` times the norm of what it writes (ours).
     """
+    if by != "first":
+        require_numbers(model, f"by={by!r}")
     if by == "activation":
         strength = _strength(model, mlps, inputs)
         return {paths.down: strength[paths.down] * _written(model, paths) for paths in mlps}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from deadweight.anatomy import Block, MlpPaths, anatomy
 from deadweight.errors import InputError, SurgeryError
 from deadweight.registry import did_you_mean
-from deadweight.surgery.calibration import calibration
+from deadweight.surgery.calibration import calibration, require_numbers
 from deadweight.surgery.groups import Groups, groups_of
 from deadweight.surgery.importance import CHOICES, best, unit_scores
 from deadweight.surgery.log import patient, record
@@ -80,6 +80,8 @@ def group_mlps(
     blocks = anatomy(model).blocks
     groups = groups_of(len(blocks), size, pattern)
     _check_groups(blocks, groups, wanted, inside=scale != 1 or merge in NEEDS_LAYERS or refit is not None)
+    if merge in NEEDS_LAYERS:
+        require_numbers(model, f"merge={merge!r}")
     inputs = calibration(model, batches, f"refit={refit!r}") if refit or batches is not None else []
     scores = {}
     if merge == "union":
