@@ -163,7 +163,7 @@ def test_an_unknown_model_is_answered_with_how_to_name_its_paths():
 
 
 def test_a_model_of_two_streams_is_not_described_as_one():
-    with pytest.raises(InputError, match="CrossViT"):
+    with pytest.raises(InputError, match="CrossVit"):
         anatomy(timm.create_model("crossvit_tiny_240"))
 
 
