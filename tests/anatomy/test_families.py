@@ -162,6 +162,18 @@ def test_an_unknown_model_is_answered_with_how_to_name_its_paths():
         anatomy(_Odd())
 
 
+def test_positions_added_to_the_scores_are_relative():
+    bloom = transformers.BloomForCausalLM(transformers.BloomConfig(hidden_size=16, n_layer=1, n_head=2, vocab_size=50))
+    assert anatomy(bloom).position_kind == "relative"
+
+
+def test_the_tokens_of_an_embedding_that_tells_its_grid_too():
+    xcit = timm.create_model("xcit_nano_12_p16_224", embed_dim=32, depth=1, cls_attn_layers=1, num_heads=2)
+    found = anatomy(xcit)
+    with torch.inference_mode():
+        assert found.embedding_tokens(found.embedding(torch.rand(2, 3, 32, 32))).shape == (2, 4, 32)
+
+
 def test_a_model_of_two_streams_is_not_described_as_one():
     with pytest.raises(InputError, match="CrossVit"):
         anatomy(timm.create_model("crossvit_tiny_240"))

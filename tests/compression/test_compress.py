@@ -10,7 +10,10 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 
 import deadweight as dw
 from deadweight.anatomy import anatomy
+from deadweight.compression import measure
 from deadweight.compression.items import divided, spread
+from deadweight.compression.outcome import Judge
+from deadweight.compression.search import Sizes
 from deadweight.compression.survey import Surveyor
 from deadweight.errors import InputError
 from deadweight.surgery.calibration import calibration, evaluating
@@ -282,6 +285,29 @@ def test_the_card_says_what_was_measured_until_the_next_cut(trained, tmp_path):
     assert f"{found.after.value:.4g} ({found.after.low:.4g} … {found.after.high:.4g}; 1 before)" in card
     dw.save(dw.shallow_mlps(small, 0.5), tmp_path / "smaller")
     assert "What was measured" not in (tmp_path / "smaller" / "README.md").read_text()
+
+
+def test_the_passes_that_measure_are_timed_but_for_a_smaller_last_batch(monkeypatch):
+    model = FAMILIES["llama"]().eval()
+    small = dw.drop_blocks(model, 1)
+    tokens = inputs_for(model, 5)
+    monkeypatch.setattr(measure, "SECONDS", 0.0)
+    calls = []
+    model.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    nothing = Sizes(0, 0)
+    with torch.inference_mode():
+        held = calibration(model, tokens.split(2), "a test")
+        measures, before, after, said = measure.compared(model, small, held, nothing, nothing)
+        assert calls == [1, 2, 2, 1, 2, 2, 2]  # a first one to warm up; of the others five count
+        judge = Judge(model, calibration(model, [tokens], "a test"))
+        heard = judge.hear(small)
+    assert said.startswith(f"median of {measure.ROUNDS} forward passes in turns: 2 items")
+    assert min(before.seconds, after.seconds) > 0
+    assert {one.name for one in measures} == {"divergence", "agreement", "loss"}
+    for one in measures:
+        assert one.after.value == pytest.approx(heard.mean(one.name), rel=1e-5)
+    (loss,) = (one for one in measures if one.name == "loss")
+    assert loss.before == pytest.approx(judge.own.mean("loss"), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -142,6 +142,24 @@ def compare_walk(model, zoo):
     assert all("forward" not in block.module.__dict__ for block in blocks)
 
 
+def test_an_embedding_that_a_later_block_reads_is_not_stood_in_for(zoo):
+    """The last block reads the embedded picture beside the stream, as models with a long skip do."""
+    model = zoo.fresh("timm_vit").eval()
+    seen = {}
+    model.patch_embed.register_forward_hook(lambda module, args, output: seen.update(embedded=output))
+    model.blocks[-1].register_forward_pre_hook(lambda module, args: (args[0] + seen["embedded"].mean(),))
+    entered = {}
+    last = len(model.blocks) - 1
+    model.blocks[last - 1].register_forward_hook(lambda module, args, output: entered.update(before=output))
+    model.blocks[last].norm1.register_forward_pre_hook(lambda module, args: entered.update(read=args[0]))
+    (inputs,) = calibration(model, [torch.randn(2, 3, 16, 16)], "a test")
+    with torch.inference_mode():
+        inputs.call(model)
+        before, wanted = entered["before"], entered["read"]
+        walk = Walk(model, anatomy(model).blocks, inputs.first())
+        assert torch.equal(walk.enter(inputs, last, before).stream, wanted)
+
+
 def double(model):
     """Make the second half of every MLP's hidden units a copy of the first: half of them are then superfluous."""
     with torch.no_grad():

@@ -66,8 +66,9 @@ class Walk:
             raise _Reached(Call(args, kwargs))
 
         stand_ins = {**self._stand_ins(index, after), self.blocks[index].module: reached}
-        if after is not None and self._embedding is not None and self._blank(inputs) is not None:
-            stand_ins[self._embedding] = lambda *args, **kwargs: self._blank(inputs)
+        blank = None if after is None else self._blank(inputs)
+        if blank is not None and self._embedding is not None:
+            stand_ins[self._embedding] = lambda *args, **kwargs: blank
         try:
             with _forwards(stand_ins):
                 inputs.call(self.model)
