@@ -3,7 +3,7 @@
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from deadweight.probes import depth_profile, profile
+from deadweight.probes import profile, scrambling_fit
 from deadweight.probes.blas import one_blas_thread
 from deadweight.probes.scrambling_fit import r2_of
 
@@ -34,7 +34,7 @@ def test_the_table_is_made_on_one_thread(pools, zoo, monkeypatch):
         seen.append(set(pools()))
         return r2_of(moments, row)
 
-    monkeypatch.setattr(depth_profile, "r2_of", watched)
+    monkeypatch.setattr(scrambling_fit, "r2_of", watched)
     x, y = zoo.images()
     profile(zoo.build("timm_cls"), [(x, y)]).table()
     assert seen

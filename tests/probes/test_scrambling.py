@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deadweight.probes import profile, scrambling, scrambling_fit
-from deadweight.probes.scrambling import MIXED, ScramblingMoments, ScramblingSums
+from deadweight.probes import profile, scrambling_fit, scrambling_sums, triangles
+from deadweight.probes.scrambling import MIXED, ScramblingMoments
 from deadweight.probes.scrambling_fit import fit_all, fit_self, r2_of
+from deadweight.probes.scrambling_sums import ScramblingSums
 from deadweight.probes.triangles import packed, unpacked
 
 TOKENS, WIDTH, ROWS = 5, 4, 2
@@ -88,8 +89,8 @@ def test_batches_and_shards_do_not_show(size, seed, cuts, order):
 def test_gathering_does_not_show(monkeypatch):
     items = images(24, 3)
     whole = moments(items)
-    monkeypatch.setattr(scrambling, "_GATHER", 5)
-    monkeypatch.setattr(scrambling, "_BAND", 3)
+    monkeypatch.setattr(scrambling_sums, "_GATHER", 5)
+    monkeypatch.setattr(triangles, "_BAND", 3)
     assert_same(moments(items, *np.arange(24).reshape(6, 4)), whole)
 
 

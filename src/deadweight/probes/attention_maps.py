@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from deadweight.probes.products import scores
+
 _SOFTMAX = (functional.softmax, torch.softmax, Tensor.softmax)
-_CHUNK = 2**20  # scores held at a time: they stay in a core's cache
+_CHUNK = 2**19  # scores held at a time: they stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +51,10 @@ class Scores:
         for start in range(0, len(rows_BNN), step):
             few = slice(start, start + step)
             key = self.key[few].repeat_interleave(groups, 1) if groups > 1 else self.key[few]
-            products = (self.query[few].to(kept) * self.scale) @ key.to(kept).transpose(-1, -2)
+            products_NBHN = scores(self.query[few].to(kept) * self.scale, key.to(kept))
             if bias is not None:
-                products = _biased(products, bias[few])
-            torch.mean(products.softmax(-1), 1, out=rows_BNN[few])
+                products_NBHN = _biased(products_NBHN, bias[few].permute(2, 0, 1, 3))
+            torch.mean(products_NBHN.softmax(-1), 2, out=rows_BNN[few].transpose(0, 1))
         return rows_BNN
 
 

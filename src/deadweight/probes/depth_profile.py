@@ -35,7 +35,7 @@ from deadweight.probes.probe import (
 )
 from deadweight.probes.readout import FeatureSample, Reading
 from deadweight.probes.scrambling import ScramblingMoments
-from deadweight.probes.scrambling_fit import r2_of
+from deadweight.probes.scrambling_fit import r2_of_rows
 from deadweight.probes.stored import Arrays, read_profile, write_profile
 
 FeatureKind = Literal["auto", "cls", "pooled"]
@@ -301,7 +301,7 @@ class DepthProfile:
     @cached_property
     @one_blas_thread()
     def _r2(self) -> list[R2s]:
-        return [r2_of(self.scrambling, row) for row in range(self.rows)]
+        return r2_of_rows(self.scrambling, self.rows)
 
     def _of_head(self, probe: HeadProbe, kind: str) -> Floats:
         """The column of a probe of the head: at the last row, for the feature the head reads."""

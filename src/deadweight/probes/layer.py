@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deadweight.probes.hashes import Hashes
+from deadweight.probes.scratch import Scratch
 
 Labels = npt.NDArray[np.int64]
 
@@ -28,6 +29,7 @@ class Layer:
     embeddings: (B, N, D) row 0 only: the embeddings before the positional encoding.
     positions:  (N, D) row 0 only: the positional encoding of the same tokens.
     attention:  (B, T, T) rows of blocks: attention over all T tokens, heads averaged; None where it was not seen.
+    scratch:    where `centred` is kept; None for memory of its own.
     """
 
     patches: Tensor
@@ -36,6 +38,7 @@ class Layer:
     embeddings: Tensor | None = None
     positions: Tensor | None = None
     attention: Tensor | None = None
+    scratch: Scratch | None = None
 
     @cached_property
     def norms(self) -> Tensor:
@@ -62,7 +65,11 @@ class Layer:
     @cached_property
     def centred(self) -> Tensor:
         """(B, N, D) the patch tokens less their mean."""
-        return self.patches - self.mean[:, None]
+        patches = self.patches
+        if self.scratch is None:
+            return patches - self.mean[:, None]
+        room = self.scratch.empty("centred", tuple(patches.shape), patches.dtype, patches.device)
+        return torch.sub(patches, self.mean[:, None], out=room)
 
 
 def masked_mean(values: Tensor, mask_BN: Tensor | None) -> Tensor:

@@ -23,7 +23,8 @@ from deadweight.probes.model_facts import examined, facts_of
 from deadweight.probes.probe import PROBES, ImageProbe, MomentProbe, chosen
 from deadweight.probes.readout import FeatureSample
 from deadweight.probes.recorder import Recorder
-from deadweight.probes.scrambling import ScramblingMoments, ScramblingSums
+from deadweight.probes.scrambling import ScramblingMoments
+from deadweight.probes.scrambling_sums import ScramblingSums
 
 Inputs = Tensor | Mapping[str, Tensor]
 

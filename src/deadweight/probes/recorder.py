@@ -21,8 +21,10 @@ from deadweight.probes.heads import last_linear
 from deadweight.probes.layer import HEAD_INPUT, Batch, Labels, Layer
 from deadweight.probes.positions import position_rows
 from deadweight.probes.probe import ImageProbe
-from deadweight.probes.scrambling import ScramblingSums
+from deadweight.probes.scrambling_sums import ScramblingSums
+from deadweight.probes.scratch import Scratch
 
+_GIVEN = 2  # where the input of a block goes that is not the row before
 _SIZE = "token_norm"  # measured at every row to tell where numbers stop being finite; no column
 
 
@@ -50,6 +52,7 @@ class Recorder:
         self._mapped = set(range(1, self.rows - 1) if layers is None else layers) if mapped else set()
         self._watch = AttentionWatch()
         self._watching = False
+        self._scratch = [Scratch() for _ in range(3)]  # even rows, odd rows, `_GIVEN`: a layer outlives the next one
         self._handles: list[RemovableHandle] = []
         self.clear()
 
@@ -156,7 +159,7 @@ class Recorder:
             before = None
             if given is not None:
                 known = self._last is not None and self._last[0] is given
-                before = self._last[1] if known and self._last is not None else self._layer(row, given)
+                before = self._last[1] if known and self._last is not None else self._layer(row, given, room=_GIVEN)
             measures: dict[str, Tensor] = {_SIZE: layer.norms.sum(1)}
             if layer.cls is not None:
                 measures[_SIZE] = measures[_SIZE] + layer.cls.abs().sum(1)
@@ -188,18 +191,20 @@ class Recorder:
             return
         self.scrambling.row(row, layer.centred, layer.mean, layer.cls)
 
-    def _layer(self, row: int, tokens: Tensor, attention: Tensor | None = None) -> Layer:
+    def _layer(self, row: int, tokens: Tensor, attention: Tensor | None = None, room: int | None = None) -> Layer:
+        scratch = self._scratch[row % 2 if room is None else room]
         tokens_BND = tokens.flatten(1, 2) if tokens.dim() == 4 else tokens
-        if tokens_BND.dtype != torch.float64:
-            tokens_BND = tokens_BND.float()
+        if tokens_BND.dtype not in (torch.float32, torch.float64):
+            kept = scratch.empty("tokens", tuple(tokens_BND.shape), torch.float32, tokens_BND.device)
+            tokens_BND = kept.copy_(tokens_BND)
         prefix = self.anatomy.prefix_tokens
         patches_BND = tokens_BND[:, prefix:]
         cls_BD = tokens_BND[:, 0] if self.anatomy.has_cls and prefix else None
         mask = self._mask if self._mask is not None and self._mask.shape == patches_BND.shape[:2] else None
         if row:
-            return Layer(patches_BND, cls_BD, mask, attention=attention)
+            return Layer(patches_BND, cls_BD, mask, attention=attention, scratch=scratch)
         embeddings, positions = self._encoding(patches_BND)
-        return Layer(patches_BND, cls_BD, mask, embeddings, positions)
+        return Layer(patches_BND, cls_BD, mask, embeddings, positions, scratch=scratch)
 
     def _encoding(self, patches_BND: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Embeddings before the positional encoding, and the encoding; measured where the model resamples it."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from scipy import linalg
 
 from deadweight.probes.probe import MomentProbe, R2s
 from deadweight.probes.scrambling import FOLDS, ScramblingMoments
@@ -15,6 +15,7 @@ from deadweight.probes.triangles import Floats, unpacked
 
 RIDGE = 1e-3
 _CONSTANT = 1e-6  # a spread this small beside the mean is the rounding of a float32 constant
+_RANK = 1e-13  # what is left of a unit diagonal when the rank is reached
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,15 @@ def r2_of(moments: ScramblingMoments, row: int) -> R2s:
     return R2s(*(float(value) for value in 1 - errors / total))
 
 
+def r2_of_rows(moments: ScramblingMoments, rows: int) -> list[R2s]:
+    """:func:`r2_of` of each row, on as many threads as torch has: a row is independent of the others.
+
+    numpy's own threads are best kept to one (:func:`deadweight.probes.blas.one_blas_thread`).
+    """
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(lambda row: r2_of(moments, row), range(rows)))
+
+
 def squared_error(fitted: Predictor, test: Side) -> float:
     """Σ ‖E − Ê‖² over the tokens of a fold, from its moments."""
     by_image = fitted.by_image
@@ -87,7 +97,7 @@ def squared_error(fitted: Predictor, test: Side) -> float:
     outside = test.output_between - 2 * float(np.vdot(by_image, test.reach[: len(by_image)]))
     if test.factor is None:
         between = test.between[: len(by_image), : len(by_image)]
-        outside += float(np.vdot(by_image, _product(between, by_image)))
+        outside += float(np.vdot(by_image, between @ by_image))
     else:
         outside += float(np.square(test.factor[: len(by_image)].T @ by_image).sum())
     return inside + test.tokens * (outside + test.images * float(offset @ offset))
@@ -95,13 +105,7 @@ def squared_error(fitted: Predictor, test: Side) -> float:
 
 def _change(weights: Floats, inputs: Floats, cross: Floats) -> float:
     """tr(Wᵀ S W) − 2 tr(Wᵀ C)"""
-    return float(np.vdot(weights, _product(inputs, weights) - 2 * cross))
-
-
-def _product(left: Floats, right: Floats) -> Floats:
-    """A float64 product on torch's threads; numpy's own would compete with them for the cores."""
-    product: Floats = (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
-    return product
+    return float(np.vdot(weights, inputs @ weights - 2 * cross))
 
 
 def fit_self(side: Side) -> Predictor:
@@ -130,8 +134,10 @@ def fit_all(side: Side) -> Predictor:
     inverse = _inverse_spread(spread / side.total, mean)
     penalty = RIDGE * float((spread * inverse**2).sum()) / side.total / len(inverse)
     token = np.stack([inverse[:width], others * inverse[width : 2 * width]])  # what ζ adds to the scaled inputs
-    own = token[:, :, None] * side.cross + n * inverse[: 2 * width].reshape(2, width, 1) * side.reach[:width]
-    cross = np.concatenate([own.reshape(2 * width, -1), n * inverse[2 * width :, None] * side.reach[width:]])
+    cross = np.concatenate([side.reach[:width], side.reach])
+    cross *= n * inverse[:, None]
+    for i in range(2):
+        cross[i * width : (i + 1) * width] += token[i][:, None] * side.cross
     cross /= side.total
     factor_PR = side.factor
     if factor_PR is None:
@@ -159,16 +165,26 @@ def _gram(side: Side, inverse: Floats, token: Floats) -> Floats:
 
 
 def _factor(between: Floats, images: float) -> Floats | None:
-    """(P, R) whose product with itself is the images' scatter, by pivoted Cholesky; None where it has no low rank."""
+    """(P, R) whose product with itself is the images' scatter, by pivoted Cholesky; None where it has no low rank.
+
+    Of the matrix scaled to a unit diagonal, until no more than rounding is left. A row of it is read only when it is
+    next, so R rows cost R²P: LAPACK's own works through the whole matrix.
+    """
     width = len(between)
     if images - 1 >= width // 2:
         return None
     scale = np.sqrt(between.diagonal())
     inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-    lower, pivots, rank, _ = linalg.lapack.dpstrf(between * (inverse[:, None] * inverse), tol=1e-13, lower=1)
-    factor = np.zeros((width, rank))
-    factor[pivots - 1] = np.tril(lower[:, :rank])
-    scaled: Floats = scale[:, None] * factor
+    lower_RP, left = np.zeros((int(images), width)), (scale > 0).astype(np.float64)
+    rank = 0
+    while rank < len(lower_RP) and left.max() > _RANK:
+        pivot = left.argmax()
+        row = between[pivot] * (inverse * inverse[pivot]) - lower_RP[:rank, pivot] @ lower_RP[:rank]
+        lower_RP[rank] = row / np.sqrt(left[pivot])
+        left -= np.square(lower_RP[rank])
+        left[pivot] = 0
+        rank += 1
+    scaled: Floats = scale[:, None] * lower_RP[:rank].T
     return scaled
 
 
@@ -179,18 +195,19 @@ def _solve_split(within: Floats, token: Floats, images_KR: Floats, cross_KE: Flo
     basis = np.divide(token, length, out=np.zeros_like(token), where=length > 0)
     small = within * (length[:, None] * length)
     small[np.diag_indices(width)] += penalty
-    right = np.concatenate([images_KR, cross_KE], 1)
-    along = (basis[:, :, None] * right[: 2 * width].reshape(2, width, -1)).sum(0)
-    turned = _positive_solve(small, along) - along / penalty
-    solved = right / penalty
-    solved[: 2 * width] += (basis[:, :, None] * turned).reshape(2 * width, -1)
+    solved = np.concatenate([images_KR, cross_KE], 1)
+    parts = [solved[:width], solved[width : 2 * width]]
+    along = basis[0][:, None] * parts[0] + basis[1][:, None] * parts[1]
+    turned = np.linalg.solve(small, along)
+    turned -= along / penalty
+    solved /= penalty
+    for part, axis in zip(parts, basis, strict=True):
+        part += axis[:, None] * turned
     rank = images_KR.shape[1]
     of_images, of_cross = solved[:, :rank], solved[:, rank:]
     inner = images_KR.T @ of_images
     inner[np.diag_indices(rank)] += 1
-    found: Floats = of_cross - of_images @ linalg.solve(
-        inner, images_KR.T @ of_cross, assume_a="pos", check_finite=False
-    )
+    found: Floats = of_cross - of_images @ np.linalg.solve(inner, images_KR.T @ of_cross)
     return found
 
 
@@ -198,13 +215,7 @@ def _solve(gram: Floats, cross: Floats, penalty: float) -> Floats:
     if penalty <= 0:
         return np.zeros_like(cross)
     gram[np.diag_indices(len(gram))] += penalty
-    return _positive_solve(gram, cross)
-
-
-def _positive_solve(matrix: Floats, right: Floats) -> Floats:
-    lower = torch.linalg.cholesky(torch.from_numpy(matrix))
-    solved: Floats = torch.cholesky_solve(torch.from_numpy(right), lower).numpy()
-    return solved
+    return np.linalg.solve(gram, cross).astype(np.float64, copy=False)
 
 
 def _inverse_spread(variance: Floats, mean: Floats) -> Floats:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from deadweight.probes.products import rows_product
 
 Floats = npt.NDArray[np.float64]
+
+_BANDS, _BAND = 4, 64  # parts a product is done in; rows of a part, at least
+_BLOCK = 64  # rows mirrored at a time
 
 
 def packed(symmetric_DD: Floats) -> Floats:
@@ -17,6 +24,48 @@ def unpacked(triangle: Floats, width: int) -> Floats:
     """(D, D) symmetric matrix of an upper triangle."""
     full, start = np.empty((width, width)), 0
     for i in range(width):
-        full[i, i:] = full[i:, i] = triangle[start : start + width - i]
+        full[i, i:] = triangle[start : start + width - i]
         start += width - i
+    for start in range(0, width, _BLOCK):
+        stop = min(start + _BLOCK, width)
+        full[stop:, start:stop] = full[start:stop, stop:].T
+        corner = full[start:stop, start:stop]
+        below = np.tril_indices(stop - start, -1)
+        corner[below] = corner.T[below]
     return full
+
+
+class UpperTriangles:
+    """Several symmetric (D, D) float64 sums under way, in bands of rows: little below the diagonal is computed or kept.
+
+    A band holds its rows from the column of the first one's diagonal on; the bands of a sum lie end to end.
+    """
+
+    def __init__(self, sums: int, width: int) -> None:
+        band = max(_BAND, -(-width // _BANDS))
+        self._width = width
+        self._starts = list(range(0, width, band))
+        heights = [min(band, width - start) for start in self._starts]
+        sizes = [height * (width - start) for height, start in zip(heights, self._starts, strict=True)]
+        self._flat = torch.zeros(sums, sum(sizes), dtype=torch.float64)
+        self._bands = [
+            [part.view(height, -1) for part, height in zip(flat.split(sizes), heights, strict=True)]
+            for flat in self._flat
+        ]
+
+    def add(self, which: int, rows_DT: Tensor, weight: float = 1.0) -> None:
+        """Add weight · rows_DT @ rows_DTᵀ to one of the sums, a product in the rows' own precision."""
+        for start, band in zip(self._starts, self._bands[which], strict=True):
+            band.add_(rows_product(rows_DT[start : start + len(band)], rows_DT[start:]).to(band), alpha=weight)
+
+    def packed(self) -> Floats:
+        """(sums, D(D+1)/2) as of :func:`packed`, in the same memory: nothing can be added any more."""
+        flats = self._flat.numpy()
+        for flat in flats:
+            stop = source = 0
+            for start, band in zip(self._starts, self._bands[0], strict=True):
+                for i in range(len(band)):
+                    size = self._width - start - i
+                    flat[stop : stop + size] = flat[source + i : source + i + size]
+                    stop, source = stop + size, source + band.shape[1]
+        return flats[:, : self._width * (self._width + 1) // 2]

@@ -1,0 +1,85 @@
+"""The quick products are the plain ones, and what a layer keeps in shared memory is its own as long as it is used."""
+
+import numpy as np
+import pytest
+import torch
+
+from deadweight.probes import products, triangles
+from deadweight.probes.layer import Layer
+from deadweight.probes.products import rows_product, scores
+from deadweight.probes.scratch import Scratch
+from deadweight.probes.triangles import UpperTriangles, packed, unpacked
+
+SIZES = [(1, 1, 1), (3, 5, 2), (64, 300, 97), (384, 1799, 384)]
+
+
+def close(found, left, right):
+    """left @ rightᵀ to a few roundings of what was added up, term by term, in absolute value."""
+    left, right = left.double(), right.double()
+    rounding = 4 * torch.finfo(torch.float32).eps * (left.abs() @ right.abs().mT)
+    assert ((found.double() - left @ right.mT).abs() <= rounding).all()
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("onednn", [True, False])
+def test_rows_product(sizes, onednn, monkeypatch):
+    monkeypatch.setattr(products, "_ONEDNN", onednn and products._ONEDNN)
+    rows, terms, others = sizes
+    left, right = torch.randn(rows, terms), torch.randn(others, terms)
+    close(rows_product(left, right), left, right)
+    wide = torch.randn(terms, rows + 3)[:, 3:]  # neither contiguous nor the other way round
+    close(rows_product(wide.mT, right), wide.mT, right)
+
+
+def test_rows_product_keeps_float64():
+    left, right = torch.randn(7, 50, dtype=torch.float64), torch.randn(5, 50, dtype=torch.float64)
+    torch.testing.assert_close(rows_product(left, right), left @ right.mT, rtol=1e-15, atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (2, 3, 17, 5, 8), (3, 6, 70, 70, 64)], ids=str)
+@pytest.mark.parametrize("onednn", [True, False])
+def test_scores(shape, onednn, monkeypatch):
+    monkeypatch.setattr(products, "_ONEDNN", onednn and products._ONEDNN)
+    items, heads, tokens, keys, size = shape
+    query = torch.randn(items, tokens, heads, size).transpose(1, 2)  # as models hand it over
+    key = torch.randn(items, keys, heads, size).transpose(1, 2)
+    close(scores(query, key).permute(1, 2, 0, 3), query, key)
+
+
+@pytest.mark.parametrize("width", [1, 3, 64, 65, 300])
+def test_triangles_under_way(width):
+    rows = torch.randn(2, width, 40, dtype=torch.float64)
+    sums = UpperTriangles(2, width)
+    for which in (0, 1):
+        sums.add(which, rows[which])
+        sums.add(which, rows[1 - which], -0.5)
+    square = rows @ rows.mT
+    found = sums.packed()
+    for which, exact in enumerate((square[0] - 0.5 * square[1], square[1] - 0.5 * square[0])):
+        np.testing.assert_allclose(found[which], packed(exact.numpy()), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(unpacked(found[which], width), exact.numpy(), rtol=0, atol=1e-12)
+
+
+def test_bands_of_one_row(monkeypatch):
+    monkeypatch.setattr(triangles, "_BAND", 1)
+    rows = torch.randn(6, 9, dtype=torch.float64)
+    sums = UpperTriangles(1, 6)
+    sums.add(0, rows)
+    np.testing.assert_allclose(sums.packed()[0], packed((rows @ rows.mT).numpy()), rtol=0, atol=1e-13)
+
+
+def test_scratch_gives_the_same_memory_again_and_grows():
+    scratch, cpu = Scratch(), torch.device("cpu")
+    first = scratch.empty("a", (2, 3), torch.float32, cpu).fill_(1)
+    again = scratch.empty("a", (3, 2), torch.float32, cpu)
+    assert again.data_ptr() == first.data_ptr()
+    assert scratch.empty("b", (2, 3), torch.float32, cpu).data_ptr() != first.data_ptr()
+    assert scratch.empty("a", (4, 5), torch.float32, cpu).shape == (4, 5)
+    assert scratch.empty("a", (2,), torch.float64, cpu).dtype == torch.float64
+
+
+def test_centred_tokens_in_scratch_are_the_centred_tokens():
+    patches = torch.randn(2, 5, 3)
+    torch.testing.assert_close(
+        Layer(patches, scratch=Scratch()).centred, patches - patches.mean(1, keepdim=True), rtol=0, atol=0
+    )
