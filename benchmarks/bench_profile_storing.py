@@ -14,10 +14,12 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from side_by_side import where
+from timm.models.vision_transformer import VisionTransformer
 
 import deadweight as dw
 
@@ -25,12 +27,11 @@ SIZE = {"img_size": 224, "patch_size": 16, "embed_dim": 192, "depth": 12, "num_h
 BATCH = 16
 
 
-def model_and_batches(count: int) -> tuple[torch.nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
-    from timm.models.vision_transformer import VisionTransformer
-
+def model_and_batches(count: int) -> tuple[torch.nn.Module, Iterator[tuple[torch.Tensor, torch.Tensor]]]:
+    """Batches are drawn as they are asked for, as from a loader: no way has the images in its memory."""
     torch.manual_seed(0)
     model = VisionTransformer(**SIZE).eval()
-    return model, [(torch.rand(BATCH, 3, 224, 224), torch.arange(BATCH) % 10) for _ in range(count // BATCH)]
+    return model, ((torch.rand(BATCH, 3, 224, 224), torch.arange(BATCH) % 10) for _ in range(count // BATCH))
 
 
 def ours(count: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from deadweight.anatomy import anatomy
 from deadweight.errors import InputError
 from deadweight.probes import PROBES, DepthProfile, profile
+from deadweight.probes.attention_maps import AttentionWatch
 from deadweight.probes.profile import _States
 
 
@@ -131,6 +132,20 @@ def test_hooks_go_when_a_batch_fails(vit, labelled):
     with pytest.raises(Exception, match=r"channel|size|height"):
         profile(vit, [torch.zeros(2, 7, 5, 5)])
     assert hooks_of(vit) == 0
+
+
+def test_nothing_watches_any_more_when_a_block_fails(zoo, labelled):
+    model, seen = zoo.build("timm_cls"), []
+
+    def fail(module, args):
+        seen.append(torch.overrides._get_current_function_mode())
+        raise RuntimeError("in the middle of a block")
+
+    model.blocks[1].attn.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="middle"):
+        profile(model, [labelled])
+    assert isinstance(seen[0], AttentionWatch)
+    assert torch.overrides._get_current_function_mode() is None
 
 
 @pytest.mark.parametrize(

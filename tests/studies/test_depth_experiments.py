@@ -8,13 +8,14 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from deadweight.data import as_tensors, load_images
+from deadweight.data import as_tensors, load_images, load_text
 from deadweight.lab import Store
-from deadweight.models import load
-from deadweight.studies import depth_experiments
+from deadweight.models import load, load_lm
+from deadweight.studies import depth_experiments, depth_language
 from deadweight.studies.answers import from_bits
 from deadweight.studies.depth import DepthStudy
 from deadweight.studies.depth_experiments import cls_hidden
+from deadweight.studies.depth_language import sequences
 from deadweight.studies.running import run
 from deadweight.surgery import drop_blocks, save, scale_positions
 
@@ -185,7 +186,8 @@ def test_small_vits_are_trained_first():
     assert cells[7].exclusive
 
 
-def test_language_model_without_its_blocks(tmp_path):
+def small_lm(tmp_path):
+    """Folder of a GPT-2 of three blocks that reads letters; the second block does nothing."""
     torch.manual_seed(0)
     vocabulary = {chr(code): code for code in range(128)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
@@ -196,18 +198,41 @@ def test_language_model_without_its_blocks(tmp_path):
         model.transformer.h[1].attn.c_proj.weight.zero_()
         model.transformer.h[1].mlp.c_proj.weight.zero_()
     model.save_pretrained(tmp_path / "lm")
-    study = DepthStudy(language=f"hf:{tmp_path / 'lm'}", sequences=4, length=32)
+    return tmp_path / "lm"
+
+
+def test_language_model_without_its_blocks(tmp_path):
+    study = DepthStudy(language=f"hf:{small_lm(tmp_path)}", sequences=4, length=32)
     records = run(study, tmp_path / "run")
     assert not records.failed
     found = next(iter(records)).result
     assert found["influence"][1] == pytest.approx(0, abs=1e-6)
     np.testing.assert_allclose(found["blocks"][1]["losses"], found["intact"], rtol=1e-5)
     assert found["blocks"][0]["losses"] != found["intact"]
+    lm = load_lm(f"hf:{tmp_path / 'lm'}", device="cpu")
+    held = sequences(lm, load_text("embedded:stdlib").validation, 4, 32)
+    with torch.inference_mode():
+        plain = [float(lm.model(ids[None], labels=ids[None]).loss) for ids in held]  # Hugging Face's own
+    np.testing.assert_allclose(found["intact"], plain, rtol=1e-6)
     assert {drop["choice"] for drop in found["drops"]} == {"influence", "measured"}
     assert all(drop["blocks"] == [2] for drop in found["drops"] if drop["choice"] == "influence")
     (section,) = study.sections(records)
     assert {figure.id for figure in section.figures} == {"depth-language", "depth-language-drops"}
     assert records.findings()[0].study == "depth"
+
+
+def test_blocks_of_a_language_model_are_chosen_on_the_training_text(tmp_path, monkeypatch):
+    calls = []
+
+    def losses(model, ids):
+        """Of held-out text (the calls before the first block, and every other one) the first block is needed least."""
+        calls.append(ids)
+        return [float(len(calls))] if torch.equal(ids, calls[0]) else [-float(len(calls))]
+
+    monkeypatch.setattr(depth_language, "losses", losses)
+    lm, bench = load_lm(f"hf:{small_lm(tmp_path)}", device="cpu"), SimpleNamespace(note=lambda *told: None)
+    drops = depth_language.language(lm, "embedded:stdlib", 4, 32, bench).result["drops"]
+    assert [drop["blocks"] for drop in drops if drop["choice"] == "measured"] == [[3]]
 
 
 def test_one_way_to_name_the_models():

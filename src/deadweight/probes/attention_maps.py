@@ -81,12 +81,17 @@ class AttentionWatch(TorchFunctionMode):
         self._seen: list[Scores | Weights] | None = None
 
     def open(self) -> None:
-        """A block begins."""
+        """A block begins. Outside of blocks nothing passes through here, and costs nothing."""
+        self.close()
         self._seen = []
+        self.__enter__()  # type: ignore[no-untyped-call]
 
     def close(self) -> list[Scores | Weights]:
         """The block is done: what was seen in it, in order."""
-        seen, self._seen = self._seen or [], None
+        if self._seen is None:
+            return []
+        seen, self._seen = self._seen, None
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         return seen
 
     def __torch_function__(

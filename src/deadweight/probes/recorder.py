@@ -51,7 +51,6 @@ class Recorder:
         mapped = [probe for probe in probes if probe.attention and anatomy.kind == "vision"]
         self._mapped = set(range(1, self.rows - 1) if layers is None else layers) if mapped else set()
         self._watch = AttentionWatch()
-        self._watching = False
         self._scratch = [Scratch() for _ in range(3)]  # even rows, odd rows, `_GIVEN`: a layer outlives the next one
         self._handles: list[RemovableHandle] = []
         self.clear()
@@ -81,9 +80,6 @@ class Recorder:
             head = last_linear(anatomy)
             if head is not None and anatomy.kind == "vision":
                 self._handles.append(head.register_forward_pre_hook(self._on_head))
-            if self._mapped:
-                self._watch.__enter__()  # type: ignore[no-untyped-call]
-                self._watching = True
         except BaseException:
             self._remove()
             raise
@@ -95,9 +91,7 @@ class Recorder:
         self._remove()
 
     def _remove(self) -> None:
-        if self._watching:
-            self._watching = False
-            self._watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._watch.close()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

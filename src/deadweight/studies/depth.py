@@ -13,9 +13,8 @@ from deadweight.models import check_language, load_lm, torch_dtype
 from deadweight.probes import DepthProfile
 from deadweight.probes.model_facts import fingerprint
 from deadweight.report import Section
-from deadweight.studies import depth_cells, depth_page, depth_verdicts
+from deadweight.studies import depth_cells, depth_language, depth_page, depth_verdicts
 from deadweight.studies.depth_experiments import leave_early, positions, shorten, without_cls
-from deadweight.studies.depth_language import language
 from deadweight.studies.depth_shards import FILE, shard_cells
 from deadweight.studies.depth_subjects import Shelf, Subject, subject_of
 from deadweight.studies.icl_cells import digest
@@ -111,14 +110,14 @@ class DepthStudy(Study):
                                    "length": self.length, "dtype": self.dtype}  # fmt: skip
         sources = {"language": digest(Path(source.name)) or source.text, "text": load_text(self.text).fingerprint}
         seconds = self.sequences * self.length / 4.0
-        return [Cell(self.kind, "language", params, sources=sources, version=self.version, seconds=seconds)]
+        return [Cell(self.kind, "language", params, sources=sources, version=depth_language.VERSION, seconds=seconds)]
 
     def run(self, cell: Cell, bench: Workbench) -> Outcome:
         if cell.study != self.kind:
             return _train(self, int(cell.params["depth"])).run(cell, bench)
         if cell.kind == "language":
             lm = load_lm(str(cell.params["language"]), dtype=self.dtype, device=bench.device)
-            return language(lm, self.text, self.sequences, self.length, bench)
+            return depth_language.language(lm, self.text, self.sequences, self.length, bench)
         subject = subject_of(cell)
         model = self._kept.model(subject, bench).to(bench.device, torch_dtype(self.dtype))
         data, size = self._kept.images(subject, bench), self.batch_size

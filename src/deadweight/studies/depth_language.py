@@ -18,6 +18,7 @@ from deadweight.models import LanguageModel
 from deadweight.probes import profile
 from deadweight.surgery import drop_blocks
 
+VERSION = 2  # of what a language cell does
 CALIBRATION_TOKENS = 4096
 
 
@@ -34,10 +35,15 @@ def sequences(lm: LanguageModel, text: Tensor, count: int, length: int) -> Tenso
 
 
 def language(lm: LanguageModel, text: str, count: int, length: int, bench: Workbench) -> Outcome:
-    """Block influence; loss without each block; blocks dropped by influence or by loss, with and without refit."""
+    """Block influence; loss without each block; blocks dropped by influence or by loss, with and without refit.
+
+    By loss: of the training text, whose first sequences are also what the refit sees. All losses that are told are of
+    held-out text.
+    """
     data = load_text(text)
-    held, train = sequences(lm, data.validation, count, length), data.train
-    calibration = list(torch.split(sequences(lm, train, max(2, CALIBRATION_TOKENS // length), length), 8))
+    held = sequences(lm, data.validation, count, length)
+    train = sequences(lm, data.train, max(count, 2, CALIBRATION_TOKENS // length), length)
+    calibration, choosing = list(torch.split(train, 8)), train[:count]
     model = lm.model
     found = profile(model, list(torch.split(held, 8)), probes=["influence", "raw_similarity", "centered_similarity"])
     table = found.table().astype(object)
@@ -45,14 +51,17 @@ def language(lm: LanguageModel, text: str, count: int, length: int, bench: Workb
     depth = anatomy(model).depth
     blocks: list[Json] = []
     intact, notes = losses(model, held), []
+    alone: dict[int, float] = {}
     for block in range(depth):
         bench.note(f"without block {block + 1} of {depth}", block / (depth + 1))
         try:
-            blocks.append({"block": block + 1, "losses": losses(drop_blocks(model, [block]), held)})
+            shorter = drop_blocks(model, [block])
         except SurgeryError as problem:
             notes.append(problem.given)
             blocks.append({"block": block + 1, "losses": None})
-    alone = {int(entry["block"]) - 1: float(np.mean(entry["losses"])) for entry in blocks if entry["losses"]}
+            continue
+        blocks.append({"block": block + 1, "losses": losses(shorter, held)})
+        alone[block] = float(np.mean(losses(shorter, choosing)))
     orders = {
         "influence": [int(block) for block in np.argsort(influence, kind="stable")],
         "measured": sorted(alone, key=lambda block: alone[block]),
@@ -82,8 +91,8 @@ def losses(model: nn.Module, ids: Tensor, size: int = 8) -> list[float]:
         for part in torch.split(ids, size):
             output: Any = model(part.to(device))
             logits = getattr(output, "logits", output)[:, :-1].float()
-            nats = nn.functional.cross_entropy(logits.transpose(1, 2), part[:, 1:].to(device), reduction="none")
-            found += [float(value) for value in nats.mean(1).cpu()]
+            given = logits.gather(-1, part[:, 1:, None].to(device))[..., 0]
+            found += [float(value) for value in (logits.logsumexp(-1) - given).mean(1).cpu()]
     return found
 
 
