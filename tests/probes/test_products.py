@@ -10,6 +10,16 @@ from deadweight.probes.products import rows_product, scores
 from deadweight.probes.scratch import Scratch
 from deadweight.probes.triangles import UpperTriangles, packed, unpacked
 
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """On one thread torch does not give a convolution to oneDNN."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 SIZES = [(1, 1, 1), (3, 5, 2), (64, 300, 97), (384, 1799, 384)]
 
 
@@ -74,12 +84,26 @@ def test_scratch_gives_the_same_memory_again_and_grows():
     again = scratch.empty("a", (3, 2), torch.float32, cpu)
     assert again.data_ptr() == first.data_ptr()
     assert scratch.empty("b", (2, 3), torch.float32, cpu).data_ptr() != first.data_ptr()
-    assert scratch.empty("a", (4, 5), torch.float32, cpu).shape == (4, 5)
+    larger = scratch.empty("a", (4, 5), torch.float32, cpu).fill_(2)
+    assert larger.shape == (4, 5)
+    assert (first == 1).all()
     assert scratch.empty("a", (2,), torch.float64, cpu).dtype == torch.float64
 
 
-def test_centred_tokens_in_scratch_are_the_centred_tokens():
-    patches = torch.randn(2, 5, 3)
-    torch.testing.assert_close(
-        Layer(patches, scratch=Scratch()).centred, patches - patches.mean(1, keepdim=True), rtol=0, atol=0
-    )
+def test_centred_tokens_stay_while_another_layer_has_a_scratch_of_its_own():
+    scratch = [Scratch(), Scratch()]
+    tokens = [torch.randn(2, 5, 3) for _ in range(3)]
+    layers = [Layer(patches, scratch=scratch[i % 2]) for i, patches in enumerate(tokens)]
+    expected = [patches - patches.mean(1, keepdim=True) for patches in tokens]
+    found = [layers[i].centred for i in (0, 1)]
+    for i in (0, 1):
+        torch.testing.assert_close(found[i], expected[i], rtol=0, atol=0)
+    assert layers[2].centred.data_ptr() == found[0].data_ptr()
+    torch.testing.assert_close(found[1], expected[1], rtol=0, atol=0)
+
+
+def test_float32_rows_through_several_bands():
+    rows = torch.randn(300, 90)
+    sums = UpperTriangles(1, 300)
+    sums.add(0, rows)
+    close(torch.from_numpy(unpacked(sums.packed()[0], 300)), rows, rows)

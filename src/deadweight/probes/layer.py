@@ -88,7 +88,7 @@ class Batch:
     measures:  name -> (rows, B) float64 per-image values; NaN where the measure does not apply.
     labels:    (B,) class of each item, None without labels.
     features:  ``"cls.0"``, ``"pooled.3"`` … -> (B, D) float32, and `HEAD_INPUT`, what the head's last layer is given;
-               empty where no class probe is asked for.
+               empty where neither class columns nor scrambling are asked for: the tradeoff's onset needs both.
     predicted: (B,) the model's own answers, None where it has no head.
     """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deadweight.probes import heads
-from deadweight.probes.probe import PROBES, HeadProbe, ImageProbe, MomentProbe
+from deadweight.probes.probe import PROBES, HeadProbe, ImageProbe, MomentProbe, needs_images
 from deadweight.probes.scrambling import MIXED
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ def lacking(profile: DepthProfile) -> Iterator[str]:
         yield "no images were seen: every column is NaN"
     for name in profile.probes:
         reason = PROBES.get(name).lacks(profile.facts)
+        if reason is None and name in mapped(profile):
+            reason = needs_images(profile.facts)  # attention maps are looked at in vision models alone
         if reason is not None:
             yield f"{name}: {reason}"
     of_blocks = [name for name in profile.probes if name == "influence" or name in mapped(profile)]

@@ -63,7 +63,8 @@ class ImageProbe:
     measures: the names; by default the column's own.
     combine:  means by name -> the column; by default the first measure's mean.
     lacks:    why a model has no such column, None if it has.
-    attention: whether it looks at the attention map, which is then computed.
+    attention: whether it looks at the attention map, which is then computed; of vision models only.
+    A layer's tensors live in memory that the layers after it use again: a probe keeps none of them.
     """
 
     column: str

@@ -1,7 +1,8 @@
 """Float32 products of a profile, through oneDNN where they run on a CPU.
 
 torch gives float32 matrix products to MKL, which on processors that are not Intel's leaves half of the vector units
-idle; oneDNN does not, and torch reaches it by a public name through a convolution of one by one.
+idle; oneDNN does not, and torch reaches it by a public name through a convolution of one by one. On a GPU the products
+are torch's own, as precise as its setting for float32 products (``"highest"`` unless it was changed).
 """
 
 from __future__ import annotations
@@ -35,4 +36,6 @@ def scores(query_BHNd: Tensor, key_BHMd: Tensor) -> Tensor:
 
 
 def _by_convolution(values: Tensor) -> bool:
-    return _ONEDNN and values.device.type == "cpu" and values.dtype == torch.float32
+    """Whether torch would give a convolution of these values to oneDNN: on one thread it does not."""
+    fitting = values.device.type == "cpu" and values.dtype == torch.float32
+    return fitting and torch.get_num_threads() > 1 and _ONEDNN and bool(torch.backends.mkldnn.enabled)

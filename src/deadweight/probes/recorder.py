@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -25,7 +26,6 @@ from deadweight.probes.scrambling_sums import ScramblingSums
 from deadweight.probes.scratch import Scratch
 
 _GIVEN = 2  # where the input of a block goes that is not the row before
-_SIZE = "token_norm"  # measured at every row to tell where numbers stop being finite; no column
 
 
 class Recorder:
@@ -51,7 +51,10 @@ class Recorder:
         mapped = [probe for probe in probes if probe.attention and anatomy.kind == "vision"]
         self._mapped = set(range(1, self.rows - 1) if layers is None else layers) if mapped else set()
         self._watch = AttentionWatch()
-        self._scratch = [Scratch() for _ in range(3)]  # even rows, odd rows, `_GIVEN`: a layer outlives the next one
+        self._scratch = [Scratch() for _ in range(3)]  # for layers by turns, since one outlives the next; and `_GIVEN`
+        self._turn = 0
+        self._copies = True  # whether inputs of blocks are copied: in the first batch, and where it is needed
+        self._in_place = False
         self._handles: list[RemovableHandle] = []
         self.clear()
 
@@ -59,12 +62,15 @@ class Recorder:
         """Forget the last batch; of the next one, `mask_BN` says which tokens count, `fold` where its images belong."""
         self._fold = fold
         self._scrambled = False
+        self._sizes: dict[int, Tensor] = {}  # to tell where numbers stop being finite
         self._measures: dict[str, dict[int, Tensor]] = {}
         self._features: dict[str, dict[int, Tensor]] = {}
         self._mask = mask_BN
         self._head: Tensor | None = None
         self._embeddings: Tensor | None = None
         self._input: Tensor | None = None
+        self._own_input: Tensor | None = None
+        self._outputs: list[weakref.ref[Tensor]] = []
         self._last: tuple[Tensor, Layer] | None = None
 
     def __enter__(self) -> Recorder:
@@ -99,12 +105,15 @@ class Recorder:
 
     def _on_embedding(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._embeddings = self.anatomy.embedding_tokens(output)
+        if self._embeddings is not None:  # a copy: some models add the positional encoding in place
+            self._embeddings = self._embeddings.clone()
 
     def _on_input(self, index: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._input = stream(args[0] if args else next(iter(kwargs.values())))
             if index == 0:
                 self._measure(0, self._input, None)
+            self._own_input = self._input.clone() if self._copies else None
             if index + 1 in self._mapped:
                 self._watch.open()
 
@@ -113,15 +122,36 @@ class Recorder:
     def _on_block(self, index: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             tokens = stream(output)
-            self._measure(index + 1, tokens, self._input, self._attention(index + 1, tokens))
-            self._input = None
+            self._outputs.append(weakref.ref(tokens))
+            attention = self._attention(index + 1, tokens)
+            self._measure(index + 1, tokens, self._before(), attention)
+            self._input = self._own_input = None
 
         return hook
 
+    @torch.inference_mode()
+    def _before(self) -> Layer | None:
+        """The layer a block was given: the row before if that is what it was given, and is still what it was."""
+        given, copied = self._input, self._own_input
+        if given is None:
+            return None
+        row = self._last[1] if self._last is not None and self._last[0] is given else None
+        if copied is None:
+            return row or self._layer(given, self._scratch[_GIVEN])
+        before = self._layer(copied, self._scratch[_GIVEN])
+        if not torch.equal(copied, given) or (row is not None and not torch.equal(row.norms, before.norms)):
+            self._in_place = True
+        return before
+
     def _on_norm(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        tokens = stream(output)
-        if self._last is not None and tokens.shape[:-1] == self._last[0].shape[:-1]:
-            self._measure(self.rows - 1, tokens, None)
+        """The first norm over the last block's tokens; models may apply theirs to earlier rows too."""
+        tokens, last, row = stream(output), self._last, self.rows - 1
+        if last is None or row in self._sizes or row - 1 not in self._sizes:
+            return
+        of = [output() is args[0] for output in self._outputs] if args else []
+        earlier = any(of) and not of[-1]
+        if tokens.shape[:-1] == last[0].shape[:-1] and not earlier:
+            self._measure(row, tokens, None)
 
     def _on_head(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if self.features and args and args[0].dim() == 2:
@@ -147,20 +177,21 @@ class Recorder:
         return None
 
     @torch.inference_mode()
-    def _measure(self, row: int, tokens: Tensor, given: Tensor | None, attention: Tensor | None = None) -> None:
+    def _measure(self, row: int, tokens: Tensor, before: Layer | None, attention: Tensor | None = None) -> None:
+        if row in self._sizes:
+            raise InputError(
+                f"{self.row_name(row)} was seen twice in one forward pass",
+                expected="every block to run once in a forward pass",
+                cure="blocks that share one module, or run in a loop, have no row each; profile a model without",
+            )
         with torch.autocast(tokens.device.type, enabled=False):
-            layer = self._layer(row, tokens, attention)
-            before = None
-            if given is not None:
-                known = self._last is not None and self._last[0] is given
-                before = self._last[1] if known and self._last is not None else self._layer(row, given, room=_GIVEN)
-            measures: dict[str, Tensor] = {_SIZE: layer.norms.sum(1)}
-            if layer.cls is not None:
-                measures[_SIZE] = measures[_SIZE] + layer.cls.abs().sum(1)
+            layer = self._layer(tokens, self._scratch[self._turn], row == 0, attention)
+            self._turn = 1 - self._turn
+            size_B = layer.norms.sum(1)
+            self._sizes[row] = (size_B if layer.cls is None else size_B + layer.cls.abs().sum(1)).double()
             for probe in self.probes:
-                measures |= probe.measure(layer, before)
-            for name, values_B in measures.items():
-                self._measures.setdefault(name, {})[row] = values_B.double()
+                for name, values_B in probe.measure(layer, before).items():
+                    self._measures.setdefault(name, {})[row] = values_B.to(torch.float64, copy=True)
             if self.features:
                 self._features.setdefault("pooled", {})[row] = _own(layer.mean)
                 if layer.cls is not None:
@@ -185,8 +216,7 @@ class Recorder:
             return
         self.scrambling.row(row, layer.centred, layer.mean, layer.cls)
 
-    def _layer(self, row: int, tokens: Tensor, attention: Tensor | None = None, room: int | None = None) -> Layer:
-        scratch = self._scratch[row % 2 if room is None else room]
+    def _layer(self, tokens: Tensor, scratch: Scratch, first: bool = False, attention: Tensor | None = None) -> Layer:
         tokens_BND = tokens.flatten(1, 2) if tokens.dim() == 4 else tokens
         if tokens_BND.dtype not in (torch.float32, torch.float64):
             kept = scratch.empty("tokens", tuple(tokens_BND.shape), torch.float32, tokens_BND.device)
@@ -195,7 +225,7 @@ class Recorder:
         patches_BND = tokens_BND[:, prefix:]
         cls_BD = tokens_BND[:, 0] if self.anatomy.has_cls and prefix else None
         mask = self._mask if self._mask is not None and self._mask.shape == patches_BND.shape[:2] else None
-        if row:
+        if not first:
             return Layer(patches_BND, cls_BD, mask, attention=attention, scratch=scratch)
         embeddings, positions = self._encoding(patches_BND)
         return Layer(patches_BND, cls_BD, mask, embeddings, positions, scratch=scratch)
@@ -224,8 +254,9 @@ class Recorder:
             A block did not run, or a layer holds NaN or infinity: the message says which layer and which batch.
         """
         self._complete(index)
+        self._copies = self._in_place
         held = {name: torch.stack(self._spread(rows)).cpu().numpy() for name, rows in self._measures.items()}
-        sizes_RB = held.pop(_SIZE)
+        sizes_RB = torch.stack([self._sizes[row] for row in range(self.rows)]).cpu().numpy()
         if not np.isfinite(sizes_RB).all():
             row, item = (int(place) for place in np.argwhere(~np.isfinite(sizes_RB))[0])
             raise InputError(
@@ -254,26 +285,18 @@ class Recorder:
 
     def _complete(self, index: int) -> None:
         """Every row has its measures; without a final norm the last row repeats the last block's."""
-        seen = self._measures.get(_SIZE, {})
-        missing = [row for row in range(self.rows - 1) if row not in seen]
+        missing = [row for row in range(self.rows - 1) if row not in self._sizes]
         if missing:
             raise InputError(
                 f"{self.row_name(missing[0])} was not seen in the forward pass of batch {index}",
                 expected="every block to run once in a forward pass",
                 cure="give the paths of the blocks that run: dw.anatomy(model, paths={'blocks': …, 'embedding': …})",
             )
-        if self.rows - 1 in seen:
-            return
-        self.remarks.add(
-            "there is no norm over all tokens after the last block: the last row repeats the last block's output"
-        )
-        for rows in (*self._measures.values(), *self._features.values()):
-            if rows.get(self.rows - 2) is not None:
-                rows[self.rows - 1] = rows[self.rows - 2]
-        for name in ("influence", *(name for probe in self.probes if probe.attention for name in probe.names)):
-            self._measures.get(name, {}).pop(self.rows - 1, None)
-        if self._scrambled and self.scrambling is not None:
-            self.scrambling.repeat(self.rows - 2, self.rows - 1)
+        if self.rows - 1 not in self._sizes and self._last is not None:
+            self.remarks.add(
+                "there is no norm over all tokens after the last block: the last row repeats the last block's output"
+            )
+            self._measure(self.rows - 1, self._last[0], None)
 
     def _spread(self, rows: Mapping[int, Tensor]) -> list[Tensor]:
         """One tensor a row, NaN where there is nothing."""

@@ -29,7 +29,7 @@ class ScramblingMoments:
     sums:   what adds up: ``within.row`` (2, D(D+1)/2) Σ ζζᵀ, ``cross.row`` (2, D, E) Σ ζεᵀ, ``within.E`` (2,) Σ ‖ε‖².
     means:  of the images: ``row`` (2, P) of (m, c), P = 2D, or D without CLS; ``E`` (2, E) of ē.
     spread: about those means: ``between.row`` (2, P(P+1)/2), ``reach.row`` (2, P, E), ``between.E`` (2,) Σ ‖ē − …‖².
-    Memory is 11 D² float64 a row (3 D² without CLS), whatever the number of images.
+    Memory is 11 D² float64 a row (6 D² without CLS), whatever the number of images.
     """
 
     tokens: int = 0
@@ -47,7 +47,7 @@ class ScramblingMoments:
         """The moments of both streams; pure."""
         if not self.tokens or not other.tokens:
             return self if self.tokens else other
-        if self.tokens != other.tokens:
+        if self.tokens != other.tokens or self.tokens == MIXED:
             return ScramblingMoments(MIXED, self.images + other.images)
         known = sorted(set(self.means) & set(other.means))  # a row one of them could not measure is lost
         sums = {

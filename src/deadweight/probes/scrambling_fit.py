@@ -15,6 +15,7 @@ from deadweight.probes.triangles import Floats, unpacked
 
 RIDGE = 1e-3
 _CONSTANT = 1e-6  # a spread this small beside the mean is the rounding of a float32 constant
+_AT_ONCE = 4  # rows; one of ViT-L's takes up to 0.4 GB
 _RANK = 1e-13  # what is left of a unit diagonal when the rank is reached
 
 
@@ -47,7 +48,7 @@ class Side:
     @cached_property
     def factor(self) -> Floats | None:
         """(P, R) whose product with itself is `between`; None where that has no low rank."""
-        return _factor(self.between, self.images)
+        return _factor(self.between, self.images, self.mean)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +81,11 @@ def r2_of(moments: ScramblingMoments, row: int) -> R2s:
 
 
 def r2_of_rows(moments: ScramblingMoments, rows: int) -> list[R2s]:
-    """:func:`r2_of` of each row, on as many threads as torch has: a row is independent of the others.
+    """:func:`r2_of` of each row, several at a time on threads of their own: memory allows for no more than `_AT_ONCE`.
 
     numpy's own threads are best kept to one (:func:`deadweight.probes.blas.one_blas_thread`).
     """
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(min(torch.get_num_threads(), _AT_ONCE)) as pool:
         return list(pool.map(lambda row: r2_of(moments, row), range(rows)))
 
 
@@ -140,7 +141,9 @@ def fit_all(side: Side) -> Predictor:
         cross[i * width : (i + 1) * width] += token[i][:, None] * side.cross
     cross /= side.total
     factor_PR = side.factor
-    if factor_PR is None:
+    if penalty <= 0:
+        solved = np.zeros_like(cross)
+    elif factor_PR is None:
         solved = _solve(_gram(side, inverse, token), cross, penalty)
     else:
         images = inverse[:, None] * np.concatenate([factor_PR[:width], factor_PR]) * np.sqrt(n / side.total)
@@ -164,7 +167,7 @@ def _gram(side: Side, inverse: Floats, token: Floats) -> Floats:
     return found
 
 
-def _factor(between: Floats, images: float) -> Floats | None:
+def _factor(between: Floats, images: float, mean: Floats) -> Floats | None:
     """(P, R) whose product with itself is the images' scatter, by pivoted Cholesky; None where it has no low rank.
 
     Of the matrix scaled to a unit diagonal, until no more than rounding is left. A row of it is read only when it is
@@ -173,7 +176,8 @@ def _factor(between: Floats, images: float) -> Floats | None:
     width = len(between)
     if images - 1 >= width // 2:
         return None
-    scale = np.sqrt(between.diagonal())
+    scale = np.sqrt(np.maximum(between.diagonal(), 0))
+    scale[scale <= _CONSTANT * np.sqrt(images) * np.abs(mean)] = 0  # rounding of a constant, of either sign
     inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
     lower_RP, left = np.zeros((int(images), width)), (scale > 0).astype(np.float64)
     rank = 0

@@ -26,7 +26,6 @@ class ScramblingSums:
         self._output = np.zeros(FOLDS)
         self._between = ImageSpread()
         self._known: set[str] | None = None
-        self._same: tuple[int, int] | None = None
         self._scratch = Scratch()
 
     def start(self, embeddings_BNE: Tensor, fold: npt.NDArray[np.bool_]) -> None:
@@ -55,17 +54,13 @@ class ScramblingSums:
         name, width, outputs = str(row), centred_BND.shape[-1], self._shape[-1]
         if name not in self._within:
             self._within[name] = UpperTriangles(FOLDS, width)
-            self._cross[name] = torch.zeros(FOLDS, width, outputs, dtype=torch.float64)
+            self._cross[name] = torch.zeros(FOLDS, width, outputs, dtype=torch.float64, device="cpu")
         for fold in self._folds():
             tokens_DT = self._columns("tokens", centred_BND, fold)
             self._within[name].add(fold, tokens_DT)
             self._cross[name][fold] += rows_product(tokens_DT, self._targets[fold]).to(self._cross[name])
         vectors = [mean_BD] if cls_BD is None else [mean_BD, cls_BD]
         self._vectors[name] = torch.cat(vectors, 1).double()
-
-    def repeat(self, row: int, again: int) -> None:
-        """Row `again` is row `row`, in every batch."""
-        self._same = (row, again)
 
     def finish(self) -> None:
         """The batch is done."""
@@ -85,11 +80,6 @@ class ScramblingSums:
         for name in sorted(set(means) - {"E"}):
             sums[f"within.{name}"] = self._within.pop(name).packed()
             sums[f"cross.{name}"] = self._cross.pop(name).numpy()
-        if self._same is not None and str(self._same[0]) in means:
-            row, again = (str(place) for place in self._same)
-            means = {**means, again: means[row]}
-            spread = {**spread, **{f"{kind}.{again}": spread[f"{kind}.{row}"] for kind in ("between", "reach")}}
-            sums |= {f"{kind}.{again}": sums[f"{kind}.{row}"] for kind in ("within", "cross")}
         return ScramblingMoments(self._tokens, self._images, sums, means, spread)
 
     def _folds(self) -> list[int]:
@@ -166,13 +156,13 @@ class ImageSpread:
         for name, values_BP in centred.items():
             width = values_BP.shape[1]
             if name not in self._sum:
-                self._sum[name] = torch.zeros(FOLDS, width, dtype=torch.float64)
+                self._sum[name] = torch.zeros(FOLDS, width, dtype=torch.float64, device="cpu")
             self._sum[name][fold] += values_BP.sum(0)
             if name == "E":
                 continue
             if name not in self._between:
                 self._between[name] = UpperTriangles(FOLDS, width)
-                self._reach[name] = torch.zeros(FOLDS, width, outputs_BE.shape[1], dtype=torch.float64)
+                self._reach[name] = torch.zeros(FOLDS, width, outputs_BE.shape[1], dtype=torch.float64, device="cpu")
             self._between[name].add(fold, values_BP.mT)
             self._reach[name][fold].addmm_(values_BP.mT, outputs_BE)
 

@@ -47,7 +47,7 @@ class UpperTriangles:
         self._starts = list(range(0, width, band))
         heights = [min(band, width - start) for start in self._starts]
         sizes = [height * (width - start) for height, start in zip(heights, self._starts, strict=True)]
-        self._flat = torch.zeros(sums, sum(sizes), dtype=torch.float64)
+        self._flat = torch.zeros(sums, sum(sizes), dtype=torch.float64, device="cpu")
         self._bands = [
             [part.view(height, -1) for part, height in zip(flat.split(sizes), heights, strict=True)]
             for flat in self._flat
@@ -60,12 +60,13 @@ class UpperTriangles:
 
     def packed(self) -> Floats:
         """(sums, D(D+1)/2) as of :func:`packed`, in the same memory: nothing can be added any more."""
-        flats = self._flat.numpy()
-        for flat in flats:
-            stop = source = 0
-            for start, band in zip(self._starts, self._bands[0], strict=True):
+        sums, held = self._flat.shape
+        size, flat, stop = self._width * (self._width + 1) // 2, self._flat.numpy().reshape(-1), 0
+        for which in range(sums):
+            source = which * held
+            for start, band in zip(self._starts, self._bands[which], strict=True):
                 for i in range(len(band)):
-                    size = self._width - start - i
-                    flat[stop : stop + size] = flat[source + i : source + i + size]
-                    stop, source = stop + size, source + band.shape[1]
-        return flats[:, : self._width * (self._width + 1) // 2]
+                    count = self._width - start - i
+                    flat[stop : stop + count] = flat[source + i : source + i + count]
+                    stop, source = stop + count, source + band.shape[1]
+        return flat[: sums * size].reshape(sums, size)
