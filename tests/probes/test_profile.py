@@ -289,3 +289,39 @@ def test_what_waits_holds_no_tokens(zoo, monkeypatch):
     profile(zoo.build("timm_cls"), [(x, y)])
     assert {"cls.0", "pooled.1", "head"} <= set(kept[0].features)
     assert all(values.flags.c_contiguous for values in kept[0].features.values())
+
+
+@pytest.mark.parametrize("name", ["timm_cls", "timm_registers", "torchvision_vit", "hf_vit"])
+def test_dominance_position_by_position(zoo, name):
+    """Against the model's own layers, called by hand."""
+    model, (x, _) = zoo.build(name), zoo.images(12)
+    parts = anatomy(model)
+    seen = []
+    handle = parts.embedding.register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.inference_mode():
+        model(x)
+    handle.remove()
+    embedded = parts.embedding_tokens(seen[0]).double()
+    encoding = parts.positions.detach().double().reshape(-1, embedded.shape[-1])[-embedded.shape[1] :]
+    expected = (encoding.norm(dim=1) / embedded.norm(dim=2).mean(0)).numpy()
+    found = profile(model, [x[:5]]).merge(profile(model, [x[5:]]))
+    np.testing.assert_allclose(found.position_dominance(), expected, rtol=1e-6)
+    overall = found.table()["pe_dominance"][0]
+    assert overall == pytest.approx(float(encoding.norm(dim=1).mean() / embedded.norm(dim=2).mean()), rel=1e-6)
+
+
+def test_dominance_at_positions_some_texts_do_not_reach(zoo):
+    model, tokens = zoo.build("gpt2"), torch.randint(0, 50, (3, 9))
+    mask = torch.ones_like(tokens)
+    mask[0, 4:] = 0
+    found = profile(model, [{"input_ids": tokens, "attention_mask": mask}, {"input_ids": tokens[:, :2]}])
+    assert list(found.positions.images) == [6, 6, 3, 3, 2, 2, 2, 2, 2]
+    embedded = model.transformer.wte(tokens).detach().norm(dim=2)
+    expected = model.transformer.wpe.weight[8].detach().norm() / embedded[1:, 8].mean()
+    assert found.position_dominance()[8] == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_dominance_where_there_is_none(zoo):
+    assert profile(zoo.build("llama"), [torch.randint(0, 50, (3, 7))]).position_dominance().size == 0
+    sizes = [torch.randn(4, 3, 16, 16), torch.randn(4, 3, 24, 24)]
+    assert np.isnan(profile(zoo.build("timm_dynamic"), sizes).position_dominance()).all()

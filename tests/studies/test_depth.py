@@ -97,7 +97,7 @@ def test_page(done):
     (section,) = study.sections(records)
     assert {figure.id for figure in section.figures} == {
         "depth-skip", "depth-similarity", "depth-influence", "depth-readout", "depth-nc1", "depth-scrambling",
-        "depth-attention",
+        "depth-attention", "depth-dominance",
     }  # fmt: skip
     for figure in section.figures:
         figure.chart.to_dict()

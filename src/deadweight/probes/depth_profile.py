@@ -22,6 +22,7 @@ from deadweight.probes.image_means import ImageMeans, percentile_interval
 from deadweight.probes.layer import HEAD_INPUT
 from deadweight.probes.notes import doubts, lacking, other_labels
 from deadweight.probes.phases import Phases, phases_of, regime, tradeoff_onset
+from deadweight.probes.positions import PositionNorms
 from deadweight.probes.probe import (
     PROBES,
     ClassProbe,
@@ -49,6 +50,7 @@ class DepthProfile:
     probes:   names of the probes, in the order of the table's columns.
     images, moments, sample, scrambling: the states (see their classes).
     head:    (C, F) weights of the head's last layer, (0, 0) without one; `remarks`: what was met on the way.
+    positions: lengths of the positional encoding and of the embeddings, position by position.
     """
 
     facts: Facts
@@ -59,6 +61,7 @@ class DepthProfile:
     scrambling: ScramblingMoments = dataclasses.field(repr=False, default_factory=ScramblingMoments)
     head: Floats = dataclasses.field(repr=False, default_factory=lambda: np.zeros((0, 0)))
     remarks: frozenset[str] = frozenset()
+    positions: PositionNorms = dataclasses.field(repr=False, default_factory=PositionNorms)
 
     @property
     def rows(self) -> int:
@@ -89,6 +92,7 @@ class DepthProfile:
             self.scrambling.merge(other.scrambling),
             self.head,
             self.remarks | other.remarks,
+            self.positions.merge(other.positions),
         )
 
     def _repr_html_(self) -> str:
@@ -206,6 +210,17 @@ class DepthProfile:
             found.append(phases_of(curve, replicates[0, :-1], drawn[~np.isnan(drawn).any(1)]))
         return Phases(sum((one.phases for one in found), ()), sum((one.missing for one in found), ()))
 
+    def position_dominance(self) -> Floats:
+        """(N,) ‖PE‖₂ / mean ‖z₀‖₂ at each patch position, row by row of the image; of language models at each token.
+
+        The table's ``pe_dominance`` is the same over all positions. Empty where the model learns no such encoding
+        (the notes say why), NaN where images have different numbers of patches: their positions are not the same.
+        """
+        found, images = self.positions.dominance(), self.positions.images
+        if self.facts.kind == "vision" and len(images) and np.ptp(images) > 0:
+            return np.full_like(found, np.nan)
+        return found
+
     def tradeoff_onset(self, features: FeatureKind = "auto") -> int | None:
         """First layer from which tokens only lose their own content while the readout gains nothing; None without.
 
@@ -231,6 +246,7 @@ class DepthProfile:
         states: dict[str, Arrays] = {
             "images": self.images.arrays(), "moments": self.moments.arrays(), "sample": self.sample.arrays(),
             "scrambling": self.scrambling.arrays(), "head": {"weights": self.head},
+            "positions": self.positions.arrays(),
         }  # fmt: skip
         about = {"facts": dataclasses.asdict(self.facts), "probes": self.probes, "remarks": sorted(self.remarks)}
         write_profile(path, about, states)
@@ -248,6 +264,7 @@ class DepthProfile:
             ScramblingMoments.from_arrays(states["scrambling"]),
             states["head"]["weights"].astype(np.float64),
             frozenset(about["remarks"]),
+            PositionNorms(**{name: value.astype(np.float64) for name, value in states["positions"].items()}),
         )
 
     def _kind(self, features: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from deadweight.probes.hashes import Hashes
 from deadweight.probes.scratch import Scratch
+
+if TYPE_CHECKING:
+    from deadweight.probes.positions import PositionNorms
 
 Labels = npt.NDArray[np.int64]
 
@@ -90,6 +94,7 @@ class Batch:
     features:  ``"cls.0"``, ``"pooled.3"`` … -> (B, D) float32, and `HEAD_INPUT`, what the head's last layer is given;
                empty where neither class columns nor scrambling are asked for: the tradeoff's onset needs both.
     predicted: (B,) the model's own answers, None where it has no head.
+    positions: lengths of the positional encoding and of what it is added to; None where nothing was looked at.
     """
 
     hashes: Hashes
@@ -97,3 +102,4 @@ class Batch:
     labels: Labels | None = None
     features: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     predicted: Labels | None = None
+    positions: PositionNorms | None = None

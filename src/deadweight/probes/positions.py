@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from deadweight.anatomy import Anatomy
 from deadweight.probes.layer import Layer, masked_mean
-from deadweight.probes.probe import Facts, ImageProbe
+from deadweight.probes.probe import Facts, Floats, ImageProbe
 
 
 def position_rows(anatomy: Anatomy, tokens: int) -> Tensor | None:
@@ -45,7 +45,55 @@ def position_norms(layer: Layer, before: Layer | None = None) -> Mapping[str, Te
     }
 
 
-def dominance(means: Mapping[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+@dataclass(frozen=True, eq=False)
+class PositionNorms:
+    """Lengths at every position, summed over images: a commutative monoid, identity ``PositionNorms()``.
+
+    images, encoding, embedding: (N,) images with a token there, sums of ‖PE‖₂ and of ‖z₀‖₂ over them.
+    """
+
+    images: Floats = field(default_factory=lambda: np.zeros(0))
+    encoding: Floats = field(default_factory=lambda: np.zeros(0))
+    embedding: Floats = field(default_factory=lambda: np.zeros(0))
+
+    @classmethod
+    def of(cls, layer: Layer) -> PositionNorms:
+        """Of a batch at row 0; the identity where the model has no encoding to measure."""
+        if layer.positions is None or layer.embeddings is None:
+            return cls()
+        pe_N = torch.linalg.vector_norm(layer.positions, dim=-1).double()
+        z0_BN = torch.linalg.vector_norm(layer.embeddings, dim=-1).double()
+        counted_BN = torch.ones_like(z0_BN) if layer.mask is None else layer.mask.double()
+        images_N = counted_BN.sum(0)
+        sums = (images_N, images_N * pe_N, (counted_BN * z0_BN).sum(0))
+        return cls(*(part.cpu().numpy() for part in sums))
+
+    def merge(self, other: PositionNorms) -> PositionNorms:
+        """The state of both streams, as long as the longer; pure."""
+        size = max(len(self.images), len(other.images))
+
+        def added(one: Floats, two: Floats) -> Floats:
+            both: Floats = np.pad(one, (0, size - len(one))) + np.pad(two, (0, size - len(two)))
+            return both
+
+        return PositionNorms(
+            added(self.images, other.images),
+            added(self.encoding, other.encoding),
+            added(self.embedding, other.embedding),
+        )
+
+    def dominance(self) -> Floats:
+        """(N,) ‖PE‖₂ / mean ‖z₀‖₂ at each position; NaN where no image had a token."""
+        return np.divide(
+            self.encoding, self.embedding, out=np.full_like(self.encoding, np.nan), where=self.embedding > 0
+        )
+
+    def arrays(self) -> dict[str, Floats]:
+        """Everything the state holds, as named arrays."""
+        return {"images": self.images, "encoding": self.encoding, "embedding": self.embedding}
+
+
+def dominance(means: Mapping[str, Floats]) -> Floats:
     """PE dominance = mean ‖PE‖₂ / mean ‖z₀‖₂ over positions and images."""
     return means["position_norm"] / means["embedding_norm"]
 

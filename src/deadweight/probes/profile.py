@@ -20,6 +20,7 @@ from deadweight.probes.heads import answers_of, head_weights
 from deadweight.probes.image_means import ImageMeans
 from deadweight.probes.layer import Batch, Labels
 from deadweight.probes.model_facts import examined, facts_of
+from deadweight.probes.positions import PositionNorms
 from deadweight.probes.probe import PROBES, ImageProbe, MomentProbe, chosen
 from deadweight.probes.readout import FeatureSample
 from deadweight.probes.recorder import Recorder
@@ -94,7 +95,7 @@ def profile(
         remarks = frozenset(recorder.remarks)
     with one_blas_thread():
         scrambling = ScramblingMoments() if sums is None else sums.done()
-        return DepthProfile(facts, names, *states.done(), scrambling, head_weights(anatomy), remarks)
+        return DepthProfile(facts, names, *states.done(), scrambling, head_weights(anatomy), remarks, states.positions)
 
 
 def _layers(asked: int | Sequence[int] | None, depth: int) -> set[int] | None:
@@ -118,10 +119,12 @@ class _States:
     def __init__(self, classes: bool) -> None:
         self._classes = classes
         self._images, self._moments, self._sample = ImageMeans(), ClassMoments(), FeatureSample()
+        self.positions = PositionNorms()
         self._waiting: list[Batch] = []
 
     def add(self, batch: Batch) -> None:
         self._images = self._images.update(batch)
+        self.positions = self.positions if batch.positions is None else self.positions.merge(batch.positions)
         if self._classes and batch.labels is not None:
             self._waiting.append(batch)
             if sum(len(waiting.hashes) for waiting in self._waiting) >= _GATHER:

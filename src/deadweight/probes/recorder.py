@@ -20,7 +20,7 @@ from deadweight.probes.attention_maps import AttentionWatch
 from deadweight.probes.hashes import Hashes
 from deadweight.probes.heads import last_linear
 from deadweight.probes.layer import HEAD_INPUT, Batch, Labels, Layer
-from deadweight.probes.positions import position_rows
+from deadweight.probes.positions import PositionNorms, position_rows
 from deadweight.probes.probe import ImageProbe
 from deadweight.probes.scrambling_sums import ScramblingSums
 from deadweight.probes.scratch import Scratch
@@ -61,7 +61,8 @@ class Recorder:
     def clear(self, mask_BN: Tensor | None = None, fold: npt.NDArray[np.bool_] | None = None) -> None:
         """Forget the last batch; of the next one, `mask_BN` says which tokens count, `fold` where its images belong."""
         self._fold = fold
-        self._scrambled = False
+        self._scrambled = self._strayed = False
+        self._positions = PositionNorms()
         self._sizes: dict[int, Tensor] = {}  # to tell where numbers stop being finite
         self._measures: dict[str, dict[int, Tensor]] = {}
         self._features: dict[str, dict[int, Tensor]] = {}
@@ -192,6 +193,8 @@ class Recorder:
             for probe in self.probes:
                 for name, values_B in probe.measure(layer, before).items():
                     self._measures.setdefault(name, {})[row] = values_B.to(torch.float64, copy=True)
+            if row == 0:
+                self._positions = PositionNorms.of(layer)
             if self.features:
                 self._features.setdefault("pooled", {})[row] = _own(layer.mean)
                 if layer.cls is not None:
@@ -212,7 +215,10 @@ class Recorder:
             self.remarks.add("r2_self, r2_all, isi: the patches and the embeddings do not go one to one")
             return
         if layer.patches.shape[:2] != self._embeddings.shape[:2]:  # type: ignore[union-attr]  # it started
-            self.remarks.add(f"r2_self, r2_all, isi: from {self.row_name(row)} on, tokens are not the patches any more")
+            if not self._strayed:
+                self._strayed = True
+                said = f"from {self.row_name(row)} on, tokens are not the patches any more"
+                self.remarks.add(f"r2_self, r2_all, isi: {said}")
             return
         self.scrambling.row(row, layer.centred, layer.mean, layer.cls)
 
@@ -273,7 +279,7 @@ class Recorder:
             features[HEAD_INPUT] = self._head.cpu().numpy()
         if self._scrambled and self.scrambling is not None:
             self.scrambling.finish()
-        return Batch(hashes, held, labels, features if labels is not None else {}, predicted)
+        return Batch(hashes, held, labels, features if labels is not None else {}, predicted, self._positions)
 
     def row_name(self, row: int) -> str:
         """How a person calls a row of the profile."""

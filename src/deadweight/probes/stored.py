@@ -39,7 +39,7 @@ def write_profile(path: str | os.PathLike[str], about: Mapping[str, Any], states
 
 def read_profile(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str, npt.NDArray[np.generic]]]]:
     """(JSON part, state -> name -> array); raises :class:`InputError` for a file that is no profile."""
-    names = ("images", "moments", "sample", "scrambling", "head")
+    names = ("images", "moments", "sample", "scrambling", "head", "positions")
     states: dict[str, dict[str, npt.NDArray[np.generic]]] = {name: {} for name in names}
     try:
         with safe_open(Path(path), framework="numpy") as file:

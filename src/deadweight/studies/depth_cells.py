@@ -79,6 +79,7 @@ def profile_result(found: DepthProfile) -> dict[str, Json]:
         "missing": list(found.phases().missing) if found.images.images else [],
         "onset": found.tradeoff_onset(),
         "regime": found.regime(),
+        "position_dominance": [value if math.isfinite(value) else None for value in found.position_dominance()],
     }
     if found.correct().shape[1]:
         result["readout_loss"] = _rows(found.readout_loss().to_dict("records"))

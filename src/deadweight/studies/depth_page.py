@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from deadweight.lab import Record, Records
@@ -120,6 +122,7 @@ def _profile_figures(record: Record) -> list[Figure]:
     figures = [*_similarity_figure(frame), *_influence_figure(frame), *_readout_figure(frame)]
     table = pd.DataFrame(record.result["table"])
     figures += [*_scrambling_figure(table), *_attention_figure(frame)]
+    figures += _positions_figure(record.result.get("position_dominance") or [])
     nc1 = table[["layer", "nc1"]].dropna() if "nc1" in table else pd.DataFrame()
     nc1 = nc1[nc1["nc1"] > 0] if len(nc1) else nc1
     if len(nc1):
@@ -175,6 +178,27 @@ def _attention_figure(frame: pd.DataFrame) -> list[Figure]:
         "attention it gets from patches, both times the number of tokens. Below 1 it is passed by."
     )
     return [Figure("depth-attention", "Where attention goes", caption, chart)]
+
+
+def _positions_figure(values: list[float | None]) -> list[Figure]:
+    """PE dominance patch by patch, as the patches lie in the image where their number is a square's."""
+    side = math.isqrt(len(values))
+    known = [value for value in values if value is not None]
+    if not known or side**2 != len(values):
+        return []
+    frame = pd.DataFrame(
+        {"row": f"{i // side + 1}", "column": f"{i % side + 1}", "dominance": value} for i, value in enumerate(values)
+    )
+    chart = charts.heatmap(
+        frame, "column", "row", "dominance", x_title="patch from the left", y_title="from the top",
+        title="PE dominance",
+    )  # fmt: skip
+    caption = (
+        "Length of the positional encoding at each patch over the mean length of the embeddings it is added to there: "
+        f"from {min(known):.2f} to {max(known):.2f}. Above 1, a token says more about where it is than about what it "
+        "shows."
+    )
+    return [Figure("depth-dominance", "Where the positional encoding weighs most", caption, chart)]
 
 
 def _influence_figure(frame: pd.DataFrame) -> list[Figure]:
