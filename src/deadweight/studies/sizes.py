@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from deadweight.lab import Cell
 
 # What the largest cell of each kind left on disk in the default audit, in bytes; a bigger model keeps more. The depth
-# experiments are not in it: theirs is what mini-2511.21635's models of 4, 8 and 12 blocks left.
+# experiments are not in it: theirs is what mini-2511.21635's models of 4, 8 and 12 blocks left, and SmolLM2's 30.
 _SEEN = {
     ("mlp", "train"): 700_000,
     ("mlp", "time"): 3_000,
@@ -18,6 +18,7 @@ _SEEN = {
     ("depth", "cls"): 3_400,
     ("depth", "shorten"): 1_040_000,
     ("depth", "exit"): 1_270_000,
+    ("depth", "language"): 26_000,
     ("icl", "answers"): 21_000,
     ("attention", "train"): 9_000,
     ("attention", "time"): 54_000,
