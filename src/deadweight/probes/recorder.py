@@ -23,7 +23,7 @@ from deadweight.probes.layer import HEAD_INPUT, Batch, Labels, Layer
 from deadweight.probes.positions import PositionNorms, position_rows
 from deadweight.probes.probe import ImageProbe
 from deadweight.probes.scrambling_sums import ScramblingSums
-from deadweight.probes.scratch import Scratch
+from deadweight.probes.scratch import Scratch, keep_pages
 
 _GIVEN = 2  # where the input of a block goes that is not the row before
 
@@ -75,6 +75,7 @@ class Recorder:
         self._last: tuple[Tensor, Layer] | None = None
 
     def __enter__(self) -> Recorder:
+        keep_pages()
         try:
             anatomy = self.anatomy
             self._handles.append(anatomy.embedding.register_forward_hook(self._on_embedding))
@@ -183,7 +184,7 @@ class Recorder:
             raise InputError(
                 f"{self.row_name(row)} was seen twice in one forward pass",
                 expected="every block to run once in a forward pass",
-                cure="blocks that share one module, or run in a loop, have no row each; profile a model without",
+                cure="profile a model whose blocks are modules of their own: shared or looped ones have no row each",
             )
         with torch.autocast(tokens.device.type, enabled=False):
             layer = self._layer(tokens, self._scratch[self._turn], row == 0, attention)

@@ -277,8 +277,8 @@ def _language(record: Record, margin: float) -> list[Figure]:
             pd.DataFrame(rows), "cut", "loss", low="low", high="high", title="rise of the loss", value_format=".1%"
         )
         caption = (
-            "Several blocks dropped at once, chosen by influence or by the loss on training text of each left out "
-            "alone; the rest as it is, or refitted in closed form on training text."
+            "Several blocks dropped at once, chosen by influence, or by the loss on training text of each left out "
+            "alone and the rest refitted; then the rest as it is, or refitted in closed form on training text."
         )
         found.append(Figure("depth-language-drops", "A language model with fewer blocks", caption, chart))
     return found

@@ -37,8 +37,8 @@ def sequences(lm: LanguageModel, text: Tensor, count: int, length: int) -> Tenso
 def language(lm: LanguageModel, text: str, count: int, length: int, bench: Workbench) -> Outcome:
     """Block influence; loss without each block; blocks dropped by influence or by loss, with and without refit.
 
-    By loss: of the training text, whose first sequences are also what the refit sees. All losses that are told are of
-    held-out text.
+    By loss: of training text, which is also what the refit sees, without each block alone and the rest refitted. All
+    losses that are told are of held-out text.
     """
     data = load_text(text)
     held = sequences(lm, data.validation, count, length)
@@ -61,7 +61,8 @@ def language(lm: LanguageModel, text: str, count: int, length: int, bench: Workb
             blocks.append({"block": block + 1, "losses": None})
             continue
         blocks.append({"block": block + 1, "losses": losses(shorter, held)})
-        alone[block] = float(np.mean(losses(shorter, choosing)))
+        refitted = drop_blocks(model, [block], refit="stream", batches=calibration)
+        alone[block] = float(np.mean(losses(refitted, choosing)))
     orders = {
         "influence": [int(block) for block in np.argsort(influence, kind="stable")],
         "measured": sorted(alone, key=lambda block: alone[block]),
