@@ -229,10 +229,18 @@ def test_blocks_of_a_language_model_are_chosen_on_the_training_text(tmp_path, mo
         calls.append(ids)
         return [float(len(calls))] if torch.equal(ids, calls[0]) else [-float(len(calls))]
 
+    def dropped(model, blocks, *, batches=(), **more):
+        refitted.update(tuple(row.tolist()) for batch in batches for row in batch)
+        return drop_blocks(model, blocks, batches=batches, **more)
+
+    refitted = set()
     monkeypatch.setattr(depth_language, "losses", losses)
+    monkeypatch.setattr(depth_language, "drop_blocks", dropped)
     lm, bench = load_lm(f"hf:{small_lm(tmp_path)}", device="cpu"), SimpleNamespace(note=lambda *told: None)
     drops = depth_language.language(lm, "embedded:stdlib", 4, 32, bench).result["drops"]
     assert [drop["blocks"] for drop in drops if drop["choice"] == "measured"] == [[3]]
+    assert refitted
+    assert not refitted & {tuple(row.tolist()) for ids in calls for row in ids}  # the refit sees neither text
 
 
 def test_one_way_to_name_the_models():

@@ -37,13 +37,14 @@ def sequences(lm: LanguageModel, text: Tensor, count: int, length: int) -> Tenso
 def language(lm: LanguageModel, text: str, count: int, length: int, bench: Workbench) -> Outcome:
     """Block influence; loss without each block; blocks dropped by influence or by loss, with and without refit.
 
-    By loss: of training text, which is also what the refit sees, without each block alone and the rest refitted. All
-    losses that are told are of held-out text.
+    By loss: without each block alone and the rest refitted, on training text the refit does not see (on text it does
+    see, the blocks it overfits best would win). All losses that are told are of held-out text.
     """
     data = load_text(text)
     held = sequences(lm, data.validation, count, length)
-    train = sequences(lm, data.train, max(count, 2, CALIBRATION_TOKENS // length), length)
-    calibration, choosing = list(torch.split(train, 8)), train[:count]
+    refitting = max(2, CALIBRATION_TOKENS // length)
+    train = sequences(lm, data.train, refitting + count, length)
+    calibration, choosing = list(torch.split(train[:refitting], 8)), train[refitting:]
     model = lm.model
     found = profile(model, list(torch.split(held, 8)), probes=["influence", "raw_similarity", "centered_similarity"])
     table = found.table().astype(object)
