@@ -184,6 +184,33 @@ def test_an_input_all_images_share_is_no_input(images, monkeypatch):
     assert quick.everything == pytest.approx(r2_of(state, 0).everything, rel=1e-6)
 
 
+def test_rounding_of_a_constant_takes_no_place_of_what_varies():
+    """As many rows of the factor as there are images: what rounding left of inputs all images share must have none."""
+    images, generator = 5, np.random.default_rng(0)
+    vectors = generator.standard_normal((images, WIDTH)) @ generator.standard_normal((WIDTH, WIDTH))
+    vectors -= vectors.mean(0)
+    between = np.zeros((2 * WIDTH, 2 * WIDTH))
+    between[:WIDTH, :WIDTH] = vectors.T @ vectors
+    between[WIDTH:, WIDTH:] = 1e-18 * np.eye(WIDTH)
+    factor = scrambling_fit._factor(between, images, np.concatenate([np.zeros(WIDTH), np.ones(WIDTH)]))
+    np.testing.assert_allclose(factor[:WIDTH] @ factor[:WIDTH].T, vectors.T @ vectors, atol=1e-10)
+    assert not factor[WIDTH:].any()
+
+
+def test_where_tokens_stop_being_patches_is_said_once(pictures):
+    class Half(nn.Module):
+        def forward(self, x):
+            return x[:, ::2] * 1.0
+
+    model = Model()
+    model.blocks[0] = Half()
+    found = profile(parts(model.eval()), [pictures], probes=["isi"])
+    said = [note for note in found.notes if "not the patches any more" in note]
+    assert said == [
+        "r2_self, r2_all, isi: from the output of block 1 of 3 (blocks.0) on, tokens are not the patches any more"
+    ]
+
+
 def test_tokens_that_never_change_predict_nothing(zoo):
     model = zoo.build("timm_cls")
     with torch.no_grad():

@@ -33,12 +33,20 @@ def position_rows(anatomy: Anatomy, tokens: int) -> Tensor | None:
     return rows_PD[extra:] if 0 <= extra <= anatomy.prefix_tokens else None
 
 
+def _lengths(layer: Layer) -> tuple[Tensor, Tensor] | None:
+    """(N,) ‖PE‖₂ and (B, N) ‖z₀‖₂, z₀ the embedding before PE, in float64; None but at row 0 of a learned encoding."""
+    if layer.positions is None or layer.embeddings is None:
+        return None
+    pe_N = torch.linalg.vector_norm(layer.positions, dim=-1).double()
+    return pe_N, torch.linalg.vector_norm(layer.embeddings, dim=-1).double()
+
+
 def position_norms(layer: Layer, before: Layer | None = None) -> Mapping[str, Tensor]:
     """Per image, mean ‖PE‖₂ and mean ‖z₀‖₂ over its tokens, z₀ the embedding before PE; at row 0 only."""
-    if layer.positions is None or layer.embeddings is None:
+    lengths = _lengths(layer)
+    if lengths is None:
         return {}
-    pe_N = torch.linalg.vector_norm(layer.positions, dim=-1).double()
-    z0_BN = torch.linalg.vector_norm(layer.embeddings, dim=-1).double()
+    pe_N, z0_BN = lengths
     return {
         "position_norm": masked_mean(pe_N.expand_as(z0_BN), layer.mask),
         "embedding_norm": masked_mean(z0_BN, layer.mask),
@@ -59,10 +67,10 @@ class PositionNorms:
     @classmethod
     def of(cls, layer: Layer) -> PositionNorms:
         """Of a batch at row 0; the identity where the model has no encoding to measure."""
-        if layer.positions is None or layer.embeddings is None:
+        lengths = _lengths(layer)
+        if lengths is None:
             return cls()
-        pe_N = torch.linalg.vector_norm(layer.positions, dim=-1).double()
-        z0_BN = torch.linalg.vector_norm(layer.embeddings, dim=-1).double()
+        pe_N, z0_BN = lengths
         counted_BN = torch.ones_like(z0_BN) if layer.mask is None else layer.mask.double()
         images_N = counted_BN.sum(0)
         sums = (images_N, images_N * pe_N, (counted_BN * z0_BN).sum(0))
