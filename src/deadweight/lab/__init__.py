@@ -4,7 +4,7 @@ from deadweight.lab.bench import Observer, Workbench
 from deadweight.lab.cell import Cell, Json
 from deadweight.lab.executor import Engine, run_cells
 from deadweight.lab.files import disk, write_atomically
-from deadweight.lab.findings import Finding, Findings, settle
+from deadweight.lab.findings import Finding, Findings
 from deadweight.lab.records import Failure, Outcome, Record, Records
 from deadweight.lab.statistics import Estimate, accuracy_loss, bootstrap_mean, holm, paired_t, wilson
 from deadweight.lab.store import Store
@@ -29,7 +29,6 @@ __all__ = [
     "holm",
     "paired_t",
     "run_cells",
-    "settle",
     "wilson",
     "write_atomically",
 ]

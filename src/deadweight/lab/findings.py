@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from deadweight.lab.cell import Json
 from deadweight.lab.files import write_atomically
-from deadweight.lab.statistics import LEVEL, Estimate, holm
 from deadweight.notebook import table_html
+from deadweight.statistics import INTERVAL, LEVEL
 
 Verdict = Literal["dead weight", "needed", "undecided"]
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,13 @@ class Finding:
     """One thing found.
 
     estimate, low, high:  of the loss from removal where there is a `margin`, else of the quantity claimed.
+    label:                what low to high is: ``95 % interval``, or the range of a few repetitions.
     margin:               what one is willing to lose; None for costs and descriptions, which get no verdict.
-    p:                    two-sided against the margin; Holm's correction within a study works on it.
+    p:                    two-sided against the margin, corrected for all that the study judges.
+    limited_by:           of what there would have to be more for a narrower interval: items, seeds, rounds …
     evidence:             keys of the cells it was computed from.
     command:              what a person types to see it again.
+    remedy:               what to do about it, as :class:`deadweight.studies.frame.Remedy` writes it down.
     """
 
     id: str
@@ -44,35 +46,9 @@ class Finding:
     command: str = ""
     level: float = LEVEL
     p: float | None = None
-
-    @classmethod
-    def of(
-        cls,
-        id: str,
-        study: str,
-        claim: str,
-        estimate: Estimate,
-        unit: str,
-        *,
-        margin: float | None = None,
-        evidence: Sequence[str] = (),
-        command: str = "",
-    ) -> Finding:
-        """From an :class:`Estimate`; the verdict is given by :func:`settle`."""
-        return cls(
-            id=id,
-            study=study,
-            claim=claim,
-            estimate=estimate.value,
-            unit=unit,
-            low=estimate.low,
-            high=estimate.high,
-            n=estimate.n,
-            margin=margin,
-            evidence=tuple(evidence),
-            command=command,
-            p=estimate.p,
-        )
+    label: str = INTERVAL
+    limited_by: str = ""
+    remedy: Mapping[str, Json] | None = None
 
     def as_json(self) -> dict[str, Json]:
         return {
@@ -82,42 +58,22 @@ class Finding:
             "estimate": _finite(self.estimate),
             "unit": self.unit,
             "interval": [_finite(self.low), _finite(self.high)],
+            "label": self.label,
             "level": self.level,
             "n": self.n,
+            "p": _finite(self.p),
             "verdict": self.verdict,
             "margin": self.margin,
+            "limited_by": self.limited_by,
             "evidence": list(self.evidence),
             "command": self.command,
+            "remedy": None if self.remedy is None else dict(self.remedy),
         }
 
 
 def _finite(value: float | None) -> float | None:
     """JSON has no infinity: an end the data cannot bound is null."""
     return None if value is None or not math.isfinite(value) else value
-
-
-def settle(findings: Sequence[Finding]) -> list[Finding]:
-    """Give every finding that has a margin its verdict.
-
-    *dead weight*: the whole interval of the loss lies below the margin; *needed*: wholly above it; either only if
-    the p-value against the margin survives Holm's correction among the findings of the same study; else *undecided*.
-    """
-    settled = list(findings)
-    for study in {finding.study for finding in findings}:
-        judged = [i for i, f in enumerate(settled) if f.study == study and f.margin is not None]
-        adjusted = holm([1.0 if (p := settled[i].p) is None else p for i in judged])
-        for i, p in zip(judged, adjusted, strict=True):
-            settled[i] = dataclasses.replace(settled[i], verdict=_verdict(settled[i], p))
-    return settled
-
-
-def _verdict(finding: Finding, p: float) -> Verdict:
-    low, high, margin = finding.low, finding.high, finding.margin
-    if low is None or high is None or margin is None or p > 1 - finding.level:
-        return "undecided"
-    if high < margin:
-        return "dead weight"
-    return "needed" if low > margin else "undecided"
 
 
 class Findings(Sequence[Finding]):

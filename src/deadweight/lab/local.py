@@ -19,13 +19,18 @@ from typing import Any
 import psutil
 
 from deadweight.errors import InputError
-from deadweight.lab.attempt import Ending, Job, Task
+from deadweight.lab.attempt import Ending, Job, Task, Work
 from deadweight.lab.bench import BEGINS, WAITS, Listener
 from deadweight.lab.limits import Limits, cores, free_memory, room_for_another
 from deadweight.lab.worker import serve
 
 _GRACE = 3.0  # seconds between asking a worker to end and ending it
-_PRELOAD = ["torch", "deadweight.lab.worker", "deadweight.studies.running"]
+
+
+def _preload(work: Work) -> list[str]:
+    """What the fork server imports once for all workers: PyTorch, the worker, and the code of the cells."""
+    module = type(getattr(work, "__self__", None)).__module__ if hasattr(work, "__self__") else work.__module__
+    return ["torch", "deadweight.lab.worker", *([] if module in ("__main__", "builtins") else [module])]
 
 
 @dataclass
@@ -65,7 +70,7 @@ class Processes:
         methods = multiprocessing.get_all_start_methods()
         context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if context.get_start_method() == "forkserver":
-            context.set_forkserver_preload(_PRELOAD)
+            context.set_forkserver_preload(_preload(task.work))
         self._context = context
 
     def full(self) -> bool:

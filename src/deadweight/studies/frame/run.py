@@ -1,4 +1,4 @@
-"""From a study to its records, findings and page: plan, run, tell."""
+"""From a study to its records, findings and page: plan, run, write."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from deadweight.lab.tally import orphans
 from deadweight.models import pick_device
 from deadweight.registry import did_you_mean
 from deadweight.secrets import holds_secret
-from deadweight.studies.page import write_report
-from deadweight.studies.reading import Plan, read_yaml
-from deadweight.studies.study import STUDIES, Study
+from deadweight.studies.frame.page import write_report
+from deadweight.studies.frame.plan import Plan, read_yaml
+from deadweight.studies.frame.study import STUDIES, Study
 
 
 def build_study(kind: str, options: Mapping[str, Any]) -> Study:
@@ -175,7 +175,7 @@ def run(
         todo.close()
         if isinstance(engine, Leader):
             engine.close()
-    return tell(todo, planned, store)
+    return write_results(todo, planned, store)
 
 
 def _together(engine: Engine) -> Engine:
@@ -206,7 +206,7 @@ def collect(study: Study, planned: Plan, store: Store) -> Records:
     )
 
 
-def tell(study: Study, planned: Plan, store: Store) -> Records:
+def write_results(study: Study, planned: Plan, store: Store) -> Records:
     """Write ``findings.json`` and ``report.html`` from the records alone."""
     records = collect(study, planned, store)
     records.findings().write(store.folder / "findings.json")
@@ -237,7 +237,7 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[Records, Findings]:
 def retell(folder: str | os.PathLike[str]) -> Findings:
     """Rebuild the findings and the page of a run folder; nothing is computed, no source is opened."""
     study, planned, store = open_run(folder)
-    return with_page(tell(study, planned, store), planned, store.folder / "report.html")
+    return with_page(write_results(study, planned, store), planned, store.folder / "report.html")
 
 
 def with_page(records: Records, planned: Plan, page: Path) -> Findings:
