@@ -24,8 +24,8 @@ _DOOR = {
     "training": "Recipe train",
     "compression": "Compression compress",
     "lab": "Cell Estimate Finding Findings Record Records Store",
-    "studies.running": "audit load_study run",  # the module itself: deadweight.studies.audit is the audit's study
-    "studies.icl": "run_icl",
+    "studies.frame.run": "audit load_study run",
+    "studies.icl.study": "run_icl",
 }
 _HOME = {name: package for package, names in _DOOR.items() for name in names.split()}
 
@@ -112,8 +112,8 @@ if TYPE_CHECKING:
     from deadweight.models import LanguageModel, load, load_lm, transform
     from deadweight.probes import DepthProfile, profile
     from deadweight.prompting import TASKS, Task, load_task, score_labels
-    from deadweight.studies.icl import run_icl
-    from deadweight.studies.running import audit, load_study, run
+    from deadweight.studies.icl.study import run_icl
+    from deadweight.studies.frame.run import audit, load_study, run
     from deadweight.surgery import (
         drop_blocks,
         early_exit,

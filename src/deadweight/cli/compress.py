@@ -115,12 +115,12 @@ def _forecast(found: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print(json_text.dumps(found, ensure_ascii=False))
         return 0
-    from deadweight.studies.sizes import spoken
+    from deadweight.studies.frame.sizes import format_bytes
 
     asked = ", ".join(f"{v:g} {n}" if v > 1 else f"{v:.0%} of the {n}" for n, v in found["asked"].items())
     print(f"{found['model']}: {found['parameters']:,} parameters, {found['macs']:,} MACs an input")
     print(f"asked: {asked}; calibration: {found['calibration']}")
-    print(f"about {found['seconds'] / 60:.1f} minutes and {spoken(found['bytes'])} on disk")
+    print(f"about {found['seconds'] / 60:.1f} minutes and {format_bytes(found['bytes'])} on disk")
     return 0
 
 

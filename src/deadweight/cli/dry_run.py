@@ -21,7 +21,7 @@ _LISTED = 40  # cells, at most, that are printed one by one
 def dry_run(planned: Plan, as_json: bool, jobs: int) -> int:
     """Print the plan; `jobs` cells at a time on each machine."""
     from deadweight.lab.forecast import forecast
-    from deadweight.studies.sizes import by_kind, bytes_of
+    from deadweight.studies.frame.sizes import by_kind, bytes_of
 
     expected = forecast(planned.cells, MACHINES, jobs)
     size = bytes_of(planned.cells)
@@ -39,7 +39,7 @@ def dry_run(planned: Plan, as_json: bool, jobs: int) -> int:
         print(json_text.dumps(told, ensure_ascii=False))
         return 0
     from deadweight.lab.tally import spoken as time
-    from deadweight.studies.sizes import spoken
+    from deadweight.studies.frame.sizes import format_bytes
 
     if len(planned.cells) <= _LISTED:
         for cell in planned.cells:
@@ -50,11 +50,11 @@ def dry_run(planned: Plan, as_json: bool, jobs: int) -> int:
     for name in ("number", "work", "on disk"):
         table.add_column(name, justify="right")
     for study, kind, number, seconds, held in by_kind(planned.cells):
-        table.add_row(Text(printable(study)), Text(printable(kind)), str(number), time(seconds), spoken(held))
+        table.add_row(Text(printable(study)), Text(printable(kind)), str(number), time(seconds), format_bytes(held))
     console.print(table)
     minutes = f"{expected.seconds / 60:.1f} minutes"
     hours = f" ({time(expected.seconds)})" if expected.seconds > 5400 else ""
-    print(f"{len(planned.cells)} cells, about {minutes}{hours} and {spoken(size)} on disk")
+    print(f"{len(planned.cells)} cells, about {minutes}{hours} and {format_bytes(size)} on disk")
     spans, fastest = [], float("inf")
     for machines, span in expected.spans.items():
         if span < 0.95 * fastest:  # more machines that hardly help are not told of

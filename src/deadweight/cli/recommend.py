@@ -25,7 +25,7 @@ def recommend(*folders: Path, json: bool = False) -> int:
         json: print as JSON.
     """
     from deadweight.errors import InputError
-    from deadweight.studies.recommend import recommend as advise
+    from deadweight.runs.recommend import recommend as advise
 
     if not folders:
         raise InputError("no folder", expected="one or more run folders", cure="deadweight recommend audit/")

@@ -34,7 +34,7 @@ def report(folder: Path, *others: Path, out: Path | None = None, json: bool = Fa
 
     if not others:
         return tell(retell(folder), json)
-    from deadweight.studies.comparison import compare
+    from deadweight.runs.side_by_side import compare
 
     print(compare([folder, *others], out or Path("comparison.html")))
     return 0

@@ -8,16 +8,17 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PrivateAttr
 
 from deadweight.errors import SourceError
-from deadweight.lab import Cell, Finding, Outcome, Records, Workbench
+from deadweight.lab import Cell, Findings, Outcome, Records, Workbench
 from deadweight.models import check_language
 from deadweight.models.embedded import SMOLLM2
 from deadweight.report import Section
-from deadweight.studies import mlp_language
-from deadweight.studies.attention import AttentionStudy
-from deadweight.studies.depth import DepthStudy
-from deadweight.studies.icl import IclStudy
-from deadweight.studies.mlp import MlpStudy
-from deadweight.studies.study import Study, command_line
+from deadweight.studies.attention.study import AttentionStudy
+from deadweight.studies.depth.study import DepthStudy
+from deadweight.studies.frame.remedy import command_line
+from deadweight.studies.frame.study import Study
+from deadweight.studies.icl.study import IclStudy
+from deadweight.studies.mlp.cut_language import CutLanguage
+from deadweight.studies.mlp.study import MlpStudy
 
 _LANGUAGE = f"embedded:{SMOLLM2}"
 _TRAINED = "the baseline of the mlp study"  # stands for its key until the cells are planned
@@ -85,8 +86,8 @@ class AuditStudy(Study):
                     plan["mlp"] = [trained]
             plan["depth"] = parts["depth"].cells()
         if "mlp" in self.studies and self.language != _LANGUAGE:  # one's own: the default takes minutes, and is known
-            own = (self.language, "embedded:stdlib", self.dtype, MlpStudy.version, self.limit)
-            plan["mlp"].append(mlp_language.cell_of(*own))
+            own = _sized(MlpStudy(language=self.language), **self._common())
+            plan["mlp"] += CutLanguage().cells(own, None)
         if "icl" in self.studies:
             plan["icl"] = self._language_cells(parts["icl"])
         if "attention" in self.studies:
@@ -109,13 +110,17 @@ class AuditStudy(Study):
             self.parts()["icl"].close()
         return self.parts()[cell.study].run(cell, bench)
 
-    def findings(self, records: Records) -> list[Finding]:
-        return [
-            dataclasses.replace(finding, command=self._command(name))
-            for name, part in self.parts().items()
-            if len(found := records.where(study=name))
-            for finding in part.findings(found)
-        ]
+    def judge(self, records: Records) -> Findings:
+        """The findings of the four studies, each judged by itself."""
+        return Findings(
+            [
+                dataclasses.replace(finding, command=self._command(name))
+                for name, part in self.parts().items()
+                if len(records.where(study=name))
+                for finding in part.judge(records)
+            ],
+            failed=len(records.failed),
+        )
 
     def _command(self, study: str) -> str:
         """What shows a study's findings again: this audit, that study alone."""
@@ -126,8 +131,8 @@ class AuditStudy(Study):
         return [
             section
             for name, part in self.parts().items()
-            if len(found := records.where(study=name))
-            for section in part.sections(found)
+            if len(records.where(study=name))
+            for section in part.sections(records)
         ]
 
     def close(self) -> None:

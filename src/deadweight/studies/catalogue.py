@@ -61,8 +61,8 @@ def _probes() -> Rows:
 
 
 def _studies() -> Rows:
-    from deadweight.studies.running import load_study, packaged_studies
-    from deadweight.studies.study import STUDIES
+    from deadweight.studies.frame.run import load_study, packaged_studies
+    from deadweight.studies.frame.study import STUDIES
 
     kinds = [(name, _first_line(STUDIES.get(name))) for name in STUDIES.names()]
     return kinds + [(name, f"packaged: {load_study(name).kind}") for name in packaged_studies()]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -99,4 +101,17 @@ def load_seeded(source: str, seed: int) -> nn.Module:
         return load(source)
 
 
-__all__ = ["ModelCache", "ModelRef", "load_seeded", "model_name", "model_ref", "saved_source"]
+def digest(path: Path) -> str | None:
+    """A digest of a file's content, or of all files of a folder; None for what is no path here."""
+    if not path.exists():
+        return None
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    total = hashlib.blake2b(digest_size=12)
+    for file in files:
+        total.update(file.name.encode())
+        with file.open("rb") as content:
+            total.update(hashlib.file_digest(content, "blake2b").digest())
+    return total.hexdigest()
+
+
+__all__ = ["ModelCache", "ModelRef", "digest", "load_seeded", "model_name", "model_ref", "saved_source"]

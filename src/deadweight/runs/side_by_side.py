@@ -12,7 +12,7 @@ from deadweight.errors import InputError
 from deadweight.report import Figure, Section, Table, charts, write_page
 from deadweight.report.cards import has_interval
 from deadweight.report.wording import in_unit, interval, quantity, verdict_name
-from deadweight.studies.recommend import read_findings
+from deadweight.runs.recommend import read_findings
 
 _Found = dict[str, Mapping[str, Any]]
 

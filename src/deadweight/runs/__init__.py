@@ -1,0 +1,1 @@
+"""What is done with the folders of finished runs: status, comparison, export, advice. Nothing is computed again."""
