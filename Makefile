@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 OUT    ?= audit
 
 .DEFAULT_GOAL := help
-.PHONY: help audit test lint types bench docs newcomer soak clean
+.PHONY: help audit test quick lint types bench docs newcomer soak clean
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ audit: $(VENV)/.run       ## set up, then find what the embedded models carry bu
 
 test: lint types          ## set up, then lint, types and tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+quick: $(VENV)/.dev       ## the tests that train nothing and start nothing: an answer in about a minute
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: $(VENV)/.dev        ## style and the one-way imports
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "soak: long fault loops, only with --soak")
+    config.addinivalue_line("markers", "slow: trains, starts processes or a browser; `make quick` leaves it out")
     # The lock of timing cells lies among the temporary files: whatever else times things here, tests do not wait for.
     # The name is short because sockets are made below it.
     folder = tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="dw-")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from deadweight.lab.cell import Json
 from deadweight.lab.files import write_atomically
 from deadweight.notebook import table_html
-from deadweight.statistics import INTERVAL, LEVEL
+from deadweight.statistics import LEVEL, Source, interval_label
 
 Verdict = Literal["dead weight", "needed", "undecided"]
 SCHEMA = 2
@@ -23,10 +23,10 @@ class Finding:
     """One thing found.
 
     estimate, low, high:  of the loss from removal where there is a `margin`, else of the quantity claimed.
-    label:                what low to high is: ``95 % interval``, or the range of a few repetitions.
+    label, level:         what low to high is: ``95 % interval``; at level 0 the range of a few repetitions, no more.
     margin:               what one is willing to lose; None for costs and descriptions, which get no verdict.
     p:                    two-sided against the margin, corrected for all that the study judges.
-    limited_by:           of what there would have to be more for a narrower interval: items, seeds, rounds …
+    sources:              what was sampled (items, seeds, rounds …) and what each adds to the uncertainty.
     evidence:             keys of the cells it was computed from.
     command:              what a person types to see it again.
     remedy:               what to do about it, as :class:`deadweight.studies.frame.Remedy` writes it down.
@@ -46,8 +46,8 @@ class Finding:
     command: str = ""
     level: float = LEVEL
     p: float | None = None
-    label: str = INTERVAL
-    limited_by: str = ""
+    label: str = interval_label(LEVEL)
+    sources: tuple[Source, ...] = ()
     remedy: Mapping[str, Json] | None = None
 
     def as_json(self) -> dict[str, Json]:
@@ -64,7 +64,7 @@ class Finding:
             "p": _finite(self.p),
             "verdict": self.verdict,
             "margin": self.margin,
-            "limited_by": self.limited_by,
+            "sources": [asdict(source) for source in self.sources],
             "evidence": list(self.evidence),
             "command": self.command,
             "remedy": None if self.remedy is None else dict(self.remedy),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deadweight.report.parts import Action
-from deadweight.report.sureness import is_number, sureness
+from deadweight.report.sureness import is_interval, is_number, sureness
 from deadweight.report.wording import interval, number, quantity, verdict_name
 
 ORDER: tuple[str | None, ...] = ("dead weight", "needed", "undecided", None)
@@ -49,7 +49,8 @@ class Card:
     what: str
     estimate: str
     interval: str
-    level: str
+    interval_name: str
+    covers: bool
     n: str
     action: str
     command: str
@@ -116,7 +117,8 @@ def card(finding: Mapping[str, Any], index: int, action: Action | None = None) -
         what="Estimate" if finding.get("verdict") is None else "Loss if removed",
         estimate=quantity(finding.get("estimate"), unit),
         interval=_interval(finding, unit),
-        level=f"{100 * float(finding.get('level') or 0.95):g} %",
+        interval_name=str(finding.get("label") or "95 % interval"),
+        covers=is_interval(finding),
         n="" if finding.get("n") is None else number(finding["n"]),
         action=action.sentence if action else "",
         command=action.command if action else "",
@@ -142,8 +144,8 @@ def _interval(finding: Mapping[str, Any], unit: str) -> str:
 
 
 def has_interval(finding: Mapping[str, Any]) -> bool:
-    """Whether the finding has an estimate and both ends of an interval: enough to be drawn."""
-    return _bounds(finding) is not None and is_number(finding.get("estimate"))
+    """Whether the finding has an estimate and both ends of an interval that covers: enough to be compared."""
+    return _bounds(finding) is not None and is_number(finding.get("estimate")) and is_interval(finding)
 
 
 def _bounds(finding: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -166,7 +168,8 @@ def _bar(finding: Mapping[str, Any], bounds: tuple[float, float] | None, unit: s
         return round(14 + (WIDTH - 28) * (value - least) / span, 1)
 
     where = place(margin) if margin is not None else 0.0
-    words = f"estimate {quantity(estimate, unit)}, interval {interval(*bounds, unit)}"
+    name = "interval" if is_interval(finding) else str(finding["label"])
+    words = f"estimate {quantity(estimate, unit)}, {name} {interval(*bounds, unit)}"
     return Bar(
         low=place(bounds[0]),
         high=max(place(bounds[1]), place(bounds[0]) + 0.5),

@@ -14,13 +14,20 @@ def is_number(value: Any) -> TypeGuard[float]:
     return value is not None and isfinite(value)
 
 
+def is_interval(finding: Mapping[str, Any]) -> bool:
+    """Whether low to high is an interval that covers the true value, and not only the range of a few repetitions."""
+    return float(finding.get("level", 0.95)) > 0
+
+
 def sureness(finding: Mapping[str, Any]) -> str:
     """What the interval says about the verdict, in words; empty where there is nothing to say."""
     unit = str(finding.get("unit") or "")
     low, high = finding.get("interval") or (None, None)
+    if not is_interval(finding):
+        return _repetitions(finding, low, high, unit)
     if not (is_number(low) and is_number(high)):
         return _without_both_ends(low, high, unit)
-    level, margin = f"{100 * float(finding.get('level') or 0.95):g} %", finding.get("margin")
+    level, margin = f"{100 * float(finding.get('level', 0.95)):g} %", finding.get("margin")
     verdict = finding.get("verdict")
     if verdict is None or margin is None:
         return f"With {level} confidence the true value lies between {interval(low, high, unit, joint=' and ')}."
@@ -51,10 +58,19 @@ def loss(value: float, unit: str) -> str:
     return "no loss" if value == 0 else f"a {'loss' if value > 0 else 'gain'} of {said}"
 
 
+def _repetitions(finding: Mapping[str, Any], low: Any, high: Any, unit: str) -> str:
+    """Of too few repetitions for an interval: what they were, and that this is no statement about others."""
+    label = str(finding["label"])
+    label = label[:1].upper() + label[1:]
+    if is_number(low) and is_number(high):
+        return f"{label}: {interval(low, high, unit)}; too few for an interval."
+    return f"{label}: too little for an interval."
+
+
 def _without_both_ends(low: Any, high: Any, unit: str) -> str:
     if is_number(low):
         return f"The data bound it on one side only: at least {quantity(low, unit)}."
     return f"The data bound it on one side only: at most {quantity(high, unit)}." if is_number(high) else ""
 
 
-__all__ = ["is_number", "loss", "sureness"]
+__all__ = ["is_interval", "is_number", "loss", "sureness"]

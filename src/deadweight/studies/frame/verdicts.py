@@ -93,7 +93,7 @@ def _finding(
         level=estimate.level,
         p=estimate.p if p is None else p,
         label=estimate.label,
-        limited_by=estimate.limited_by,
+        sources=estimate.sources,
         remedy=None if effect.remedy is None else effect.remedy.as_json(),
     )
 
