@@ -1,37 +1,19 @@
-"""Estimates with intervals. Every loss is *before minus after*: positive means something was lost."""
+"""The intervals of before, for the code that still uses them; :mod:`deadweight.statistics` has those that cover."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from deadweight.errors import InputError
-
-LEVEL = 0.95
-Numbers = Sequence[float] | Sequence[int] | Sequence[bool] | npt.NDArray[np.generic]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval; `p` is two-sided, against the margin it was asked about.
-
-    low, high are infinite where the data cannot bound them (one seed).
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    p: float | None = None
+from deadweight.statistics import LEVEL, Estimate, Numbers, holm
+from deadweight.statistics.estimate import Floats
 
 
-def _paired(before: Numbers, after: Numbers) -> npt.NDArray[np.float64]:
+def _paired(before: Numbers, after: Numbers) -> Floats:
     one, two = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if one.shape != two.shape or one.ndim != 1 or not len(one):
         raise InputError(
@@ -120,8 +102,4 @@ def wilson(successes: int, n: int) -> Estimate:
     return Estimate(successes / n, low, high, n)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given."""
-    if not len(p_values):
-        return []
-    return [float(p) for p in multipletests(np.asarray(p_values, dtype=np.float64), method="holm")[1]]
+__all__ = ["LEVEL", "Estimate", "accuracy_loss", "bootstrap_mean", "holm", "paired_t", "wilson"]
