@@ -112,8 +112,8 @@ if TYPE_CHECKING:
     from deadweight.models import LanguageModel, load, load_lm, transform
     from deadweight.probes import DepthProfile, profile
     from deadweight.prompting import TASKS, Task, load_task, score_labels
-    from deadweight.studies.icl.study import run_icl
     from deadweight.studies.frame.run import audit, load_study, run
+    from deadweight.studies.icl.study import run_icl
     from deadweight.surgery import (
         drop_blocks,
         early_exit,

@@ -8,6 +8,7 @@ import re
 import pandas as pd
 import pytest
 import toy_study  # noqa: F401  # registers the study
+from deadweight.studies.running import run
 from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
@@ -19,7 +20,6 @@ from deadweight.lab.compare import compare, difference_interval
 from deadweight.lab.export import csv_text, latex_text, records_frame, write_table
 from deadweight.lab.records import Record
 from deadweight.studies import build_study
-from deadweight.studies.running import run
 
 
 def _call(capsys, *arguments):

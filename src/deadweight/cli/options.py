@@ -62,4 +62,3 @@ def duration(text: str, option: str) -> float:
     if not found:
         raise InputError(f"{option} {text!r}", expected="a time such as 20min, 90s or 2h")
     return float(found[1]) * {"h": 3600, "m": 60, "min": 60}.get(found[2] or "s", 1)
-

@@ -19,8 +19,8 @@ from deadweight.errors import InputError
 VERBS = {
     "audit": """Run the four studies and say what is dead weight.
 
-Without sources it trains small models on embedded data and examines SmolLM2-135M; a model of your own is examined, never
-retrained. It goes on where it stopped when it is called again on the same folder.
+Without sources it trains small models on embedded data and examines SmolLM2-135M; a model of your own is examined,
+never retrained. It goes on where it stopped when it is called again on the same folder.
 
 Example: deadweight audit --vision file:my_vit --images folder:my_pictures --out audit/""",
     "mlp": """How much of the MLPs can be shared or narrowed without losing accuracy?
@@ -98,7 +98,9 @@ def _value(name: str, value: Any, field: FieldInfo) -> Any:
     try:
         found = json.loads(value)
     except ValueError as problem:
-        raise InputError(f"--{name.replace('_', '-')} {value!r}: {problem}", expected='JSON, e.g. {"lr": 0.01}') from problem
+        raise InputError(
+            f"--{name.replace('_', '-')} {value!r}: {problem}", expected='JSON, e.g. {"lr": 0.01}'
+        ) from problem
     if not isinstance(found, dict):
         raise InputError(f"--{name.replace('_', '-')} {value!r}", expected='a JSON object, e.g. {"lr": 0.01}')
     return found

@@ -6,8 +6,9 @@ from deadweight.lab.executor import Engine, run_cells
 from deadweight.lab.files import disk, write_atomically
 from deadweight.lab.findings import Finding, Findings
 from deadweight.lab.records import Failure, Outcome, Record, Records
-from deadweight.lab.statistics import Estimate, accuracy_loss, bootstrap_mean, holm, paired_t, wilson
+from deadweight.lab.statistics import bootstrap_mean, paired_t, wilson
 from deadweight.lab.store import Store
+from deadweight.statistics import Estimate, accuracy_loss, holm
 
 __all__ = [
     "Cell",

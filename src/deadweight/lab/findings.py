@@ -7,14 +7,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from deadweight.lab.cell import Json
 from deadweight.lab.files import write_atomically
 from deadweight.notebook import table_html
-from deadweight.statistics import LEVEL, Source, interval_label
+from deadweight.statistics import LEVEL, Source, Verdict
 
-Verdict = Literal["dead weight", "needed", "undecided"]
 SCHEMA = 2
 
 
@@ -46,7 +44,7 @@ class Finding:
     command: str = ""
     level: float = LEVEL
     p: float | None = None
-    label: str = interval_label(LEVEL)
+    label: str = "95 % interval"
     sources: tuple[Source, ...] = ()
     remedy: Mapping[str, Json] | None = None
 

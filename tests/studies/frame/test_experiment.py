@@ -4,14 +4,13 @@ from typing import ClassVar
 
 import pytest
 
-from deadweight.lab import Cell, Outcome
+from deadweight.lab import Cell, Outcome, Store, run_cells
 from deadweight.statistics import Estimate, accuracy_loss
 from deadweight.studies.frame import Effect, Experiment, Remedy, Study
 from deadweight.studies.frame.experiment import check_effects
 from deadweight.studies.frame.plan import Plan
 from deadweight.studies.frame.quantity import ACCURACY, Quantity
 from deadweight.studies.frame.run import collect, write_results
-from deadweight.lab import Store, run_cells
 
 
 class Umbrella(Experiment):

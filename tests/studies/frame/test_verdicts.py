@@ -37,7 +37,7 @@ def test_the_verdict_is_read_off_interval_and_p(estimate, verdict):
 
 
 def test_what_is_not_judged_gets_no_verdict():
-    finding, = settle([effect("x", judged=False)])
+    (finding,) = settle([effect("x", judged=False)])
     assert (finding.verdict, finding.margin) == (None, None)
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deadweight.report import Action
-from deadweight.statistics import needed
+from deadweight.statistics import Estimate, Source, needed
 from deadweight.studies.frame.remedy import Remedy
 
-_MOST = 100  # a factor beyond which more data of the same kind is no advice
 # The option that brings more of what limits an interval, where a study has one.
-_MORE = {"seeds": "seeds", "sets of demonstrations": "seeds", "rounds": "rounds", "sequences": "sequences"}
+_OPTIONS = {
+    "items": "limit",
+    "images": "limit",
+    "sets of demonstrations": "seeds",
+    "seeds": "seeds",
+    "rounds": "rounds",
+    "sequences": "sequences",
+}
 
 
 def actions(folder: Path, findings: Sequence[Mapping[str, Any]]) -> dict[str, Action]:
@@ -49,27 +54,31 @@ def located(remedy: Remedy, folder: Path) -> Remedy:
 
 def _settle(finding: Mapping[str, Any], tests: int) -> Action:
     """More of what limits the interval: items, sets of demonstrations, seeds, rounds."""
-    limit = str(finding.get("limited_by") or "items")
-    times = times_as_many(finding, tests)
-    if times is None:
+    estimate = estimate_of(finding)
+    more = needed(estimate, float(finding["margin"]), tests) if finding.get("margin") is not None else None
+    if not more:
+        limit = "data" if estimate.limited_by is None else estimate.limited_by.name
         return Action(
             f"Keep it until more {limit} settle it; the estimate lies so near the accepted loss, or the data say so "
             "little, that no number can be named."
         )
-    option = _MORE.get(limit, "limit")
-    sentence = f"Keep it for now: about {times:.2g} times as many {limit} would settle it if the estimate holds."
-    words = shlex.split(str(finding.get("command") or ""))
-    return Action(f"{sentence} Give them with `--{option}`." if words else sentence, shlex.join(words))
+    have = {source.name: source.n for source in estimate.sources}
+    wanted = " and ".join(f"{count:,} {name} instead of {have[name]:,}" for name, count in more.items())
+    options = " and ".join(dict.fromkeys(f"`--{_OPTIONS[name]}`" for name in more if name in _OPTIONS))
+    given = f"; give them with {options}" if options else ""
+    sentence = f"Keep it for now: about {wanted} would settle it if the estimate holds{given}."
+    return Action(sentence, str(finding.get("command") or ""))
 
 
-def times_as_many(finding: Mapping[str, Any], tests: int) -> float | None:
-    """How many times as much of what limits it would settle an undecided finding; None where no number can be named."""
+def estimate_of(finding: Mapping[str, Any]) -> Estimate:
+    """The estimate that a finding of ``findings.json`` was written from."""
     low, high = finding.get("interval") or (None, None)
-    estimate, margin = finding.get("estimate"), finding.get("margin")
-    if low is None or high is None or estimate is None or margin is None or estimate == margin:
-        return None
-    times = needed((estimate, low, high), margin, tests)
-    return None if times > _MOST else max(times, 1.1)
+    sources = tuple(Source(**source) for source in finding.get("sources") or ())
+    value = finding.get("estimate")
+    return Estimate(
+        float("nan") if value is None else value, low, high, int(finding.get("n") or 0), finding.get("p"),
+        float(finding.get("level", 0.95)), str(finding.get("label") or ""), sources,
+    )  # fmt: skip
 
 
-__all__ = ["action", "actions", "located", "times_as_many"]
+__all__ = ["action", "actions", "estimate_of", "located"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from deadweight.report.wording import quantity as written
 from deadweight.statistics import Estimate
-from deadweight.studies.frame.quantity import ACCURACY, Quantity
+from deadweight.studies.frame.quantity import Quantity
 from deadweight.studies.frame.remedy import Remedy
 
 
@@ -52,7 +52,7 @@ class Effect:
             raise ValueError(f"effect {self.id!r}: {self.quantity.name} is no loss from removal and cannot be judged")
         if not (self.statement or (self.removed and self.quantity.removal)):
             raise ValueError(f"effect {self.id!r} has neither a removed part nor a statement")
-        if self.judged and (self.estimate.p is None):
+        if self.judged and self.estimate.covers and self.estimate.p is None:
             raise ValueError(f"effect {self.id!r} is judged but its estimate was not tested against a margin")
 
 

@@ -20,7 +20,12 @@ from deadweight.studies.frame.quantity import Quantity
 
 
 def interval_plots(
-    id: str, effects: Sequence[Effect], margin: float | None = None, *, title: str = "", caption: str = "",
+    id: str,
+    effects: Sequence[Effect],
+    margin: float | None = None,
+    *,
+    title: str = "",
+    caption: str = "",
     names: Mapping[str, str] | None = None,
 ) -> list[Figure]:
     """One plot of estimates with their intervals for each quantity among `effects`; the margin dashed.
@@ -53,7 +58,9 @@ def _interval_plot(
         reference=None if margin is None or not quantity.removal else in_unit(margin, quantity.unit)[0],
     )  # fmt: skip
     dashed = " The dashed line is the loss one accepts." if margin is not None and quantity.removal else ""
-    return Figure(id, title or f"{quantity.name[:1].upper()}{quantity.name[1:]}", f"{caption or labels(effects)}{dashed}", chart)
+    return Figure(
+        id, title or f"{quantity.name[:1].upper()}{quantity.name[1:]}", f"{caption or labels(effects)}{dashed}", chart
+    )
 
 
 def _in_unit(estimate: Estimate, quantity: Quantity) -> dict[str, float | None]:

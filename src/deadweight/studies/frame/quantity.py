@@ -33,8 +33,8 @@ AGREEMENT = Quantity(
     "changes none of the model's predictions", removal=True,
 )  # fmt: skip
 RELATIVE_LOSS = Quantity(
-    "relative rise of the loss", "fraction", "raises the loss by {}", "lowers the loss by {}", "leaves the loss as it is",
-    removal=True,
+    "relative rise of the loss", "fraction", "raises the loss by {}", "lowers the loss by {}",
+    "leaves the loss as it is", removal=True,
 )  # fmt: skip
 
 SHARE = Quantity("share", "share")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deadweight.lab.findings import Finding, Verdict
-from deadweight.statistics import Estimate, holm
+from deadweight.lab.findings import Finding
+from deadweight.statistics import Estimate, holm, verdict
 from deadweight.studies.frame.effects import Effect, tell_apart
 
 MOST = 8  # effects of one series that are shown: the least needed
@@ -20,7 +20,9 @@ class Settled:
     finding: Finding
 
 
-def settle(effects: Sequence[Effect], *, study: str = "study", margin: float = 0.01, command: str = "") -> list[Finding]:
+def settle(
+    effects: Sequence[Effect], *, study: str = "study", margin: float = 0.01, command: str = ""
+) -> list[Finding]:
     """Every effect as a finding, in the order given; the judged ones with their verdicts.
 
     Holm's correction runs once, over all judged effects, shown or not: choosing what is shown comes after, and so
@@ -34,7 +36,7 @@ def settle(effects: Sequence[Effect], *, study: str = "study", margin: float = 0
         All of one study; estimates of judged ones were tested against `margin`.
     """
     judged = [effect for effect in effects if effect.judged]
-    corrected = dict(zip(map(id, judged), holm([_p(effect.estimate) for effect in judged]), strict=True))
+    corrected = dict(zip(map(id, judged), holm([effect.estimate.p for effect in judged]), strict=True))
     return [
         _finding(effect, name, claim, corrected.get(id(effect)), study, margin, command)
         for effect, (name, claim) in zip(effects, tell_apart(effects), strict=True)
@@ -54,19 +56,6 @@ def select(settled: Sequence[Settled], most: int = MOST) -> list[Finding]:
         for pair in sorted(pairs, key=lambda pair: _upper(pair.effect.estimate))[most:]
     }
     return [pair.finding for pair in shown if id(pair) not in left_out]
-
-
-def verdict(estimate: Estimate, margin: float, p: float) -> Verdict:
-    """What an interval and a corrected p against the margin say."""
-    if not estimate.covers or estimate.low is None or estimate.high is None or p > 1 - estimate.level:
-        return "undecided"
-    if estimate.high < margin:
-        return "dead weight"
-    return "needed" if estimate.low > margin else "undecided"
-
-
-def _p(estimate: Estimate) -> float:
-    return 1.0 if estimate.p is None or not estimate.covers else estimate.p
 
 
 def _upper(estimate: Estimate) -> float:
@@ -98,4 +87,4 @@ def _finding(
     )
 
 
-__all__ = ["MOST", "Settled", "select", "settle", "verdict"]
+__all__ = ["MOST", "Settled", "select", "settle"]

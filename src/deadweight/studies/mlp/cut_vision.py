@@ -84,7 +84,7 @@ class CutVision(Experiment):
             f"cut-{name}", str(params["vision"]),
             f"{WHAT[name]}, refitted without labels, removes {removed:.0%} of the parameters and",
             ACCURACY if accuracy else AGREEMENT,
-            accuracy_loss(right, from_bits(cut["correct"]), margin),
+            accuracy_loss(right, from_bits(cut["correct"]), margin, unit="images"),
             sum(right) / len(right) if accuracy else None,
             judged=bool(params["trained"]) and bool(result["works"]),
             remedy=Remedy(str(params["vision"]), "compress", arguments, REMEDY),

@@ -187,15 +187,15 @@ def _loss(records: Records, name: str, margin: float) -> Effect:
     )
     return Effect(
         name, "", f"{_description(name, both[0][1])} ({1 - left:.0%} fewer parameters)", ACCURACY,
-        two_way_mean(lost, margin), baseline, judged=True, remedy=remedy, evidence=_keys(both),
-        detail=f"{len(both)} seeds" if len(both) > 1 else "one seed",
+        two_way_mean(lost, margin, units=("images", "seeds")), baseline, judged=True, remedy=remedy,
+        evidence=_keys(both), detail=f"{len(both)} seeds" if len(both) > 1 else "one seed",
     )  # fmt: skip
 
 
 def _late(records: Records, name: str) -> Effect:
     both = pairs(records, name)
     before, after = ([float(record.result["degradation"]) for record in side] for side in zip(*both, strict=True))
-    estimate = mean(np.subtract(before, after))
+    estimate = mean(np.subtract(before, after), symmetric=True, unit="seeds")
     size = statistics.fmean(before), statistics.fmean(after)
     statement = (
         f"From its best epoch to its last the baseline lost {100 * size[0]:.1f} points of accuracy, the {name} model "
@@ -210,7 +210,7 @@ def _paper_test(records: Records, names: Sequence[str]) -> list[Effect]:
     for name in names:
         both = pairs(records, name)
         before, after = ([float(record.result["top1"]) for record in side] for side in zip(*both, strict=True))
-        estimate = mean(np.subtract(before, after), 0.0)
+        estimate = mean(np.subtract(before, after), 0.0, symmetric=True, unit="seeds")
         size = effect_size(before, after)
         detail = "–" if size is None else f"{size:+.2f}"
         statement = f"Over {len(both)} seeds, on these images, {name} loses {100 * estimate.value:.2f} points."
