@@ -276,7 +276,7 @@ def test_useful_depth_is_the_first_layer_as_good_as_the_last(zoo):
     assert found.useful_depth(margin=0.01) <= 1
     loss = found.readout_loss()
     assert (loss["loss"][1:4] == 0).all()
-    np.testing.assert_allclose(loss["high"][1:4], 3 / 600)  # rule of three: no item changes
+    np.testing.assert_allclose(loss["high"][1:4], 1 - 0.025 ** (1 / 600))  # Clopper and Pearson's: no item changes
     accuracy = found.table()["ncm_accuracy"]
     np.testing.assert_allclose(accuracy.iloc[-2] - accuracy, loss["loss"], atol=1e-12)
     assert found.useful_depth(margin=-1) == 3

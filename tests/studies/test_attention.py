@@ -3,12 +3,12 @@ import json
 
 import pytest
 import scipy.stats
+from deadweight.studies.running import load_study, run
 
 from deadweight.errors import InputError
 from deadweight.lab import Records, Store
 from deadweight.report import write_page
 from deadweight.studies.attention import EIGHT, AttentionStudy
-from deadweight.studies.running import load_study, run
 
 TINY = {
     "steps": 3, "batch": 2, "length": 48, "dim": 32, "depth": 1, "heads": 4, "seeds": (0,), "limit": 4,

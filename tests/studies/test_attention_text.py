@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import transformers
+from deadweight.studies.running import load_study
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from deadweight.data import load_text
@@ -12,7 +13,6 @@ from deadweight.errors import SourceError
 from deadweight.lab import Workbench
 from deadweight.studies.attention import EIGHT, AttentionStudy
 from deadweight.studies.attention_text import cut
-from deadweight.studies.running import load_study
 
 WORDS = ["unknown", "def", "return", "self", "import", "the"]
 

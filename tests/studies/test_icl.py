@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 import yaml
+from deadweight.studies.running import load_study, retell, run
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from deadweight.errors import InputError, SourceError
@@ -26,7 +27,6 @@ from deadweight.studies.icl_page import icl_sections
 from deadweight.studies.icl_rates import Sitting, by_task, difference, loss
 from deadweight.studies.icl_tables import arithmetic_table, decoding_table, decomposition_table, item_table, sweep_table
 from deadweight.studies.mlp import MlpStudy
-from deadweight.studies.running import load_study, retell, run
 
 LABELS = ("good", "bad")
 

@@ -16,8 +16,9 @@ from deadweight.compression.budget import budget_of
 from deadweight.compression.compress import compress
 from deadweight.compression.page import write
 from deadweight.compression.report import Compression
-from deadweight.data import load_images, load_text, token_sequences
+from deadweight.data import load_images, load_text
 from deadweight.errors import InputError
+from deadweight.evaluation import token_sequences
 from deadweight.lab import write_atomically
 from deadweight.meters import count, machine_peak
 from deadweight.models import LanguageModel, load, load_lm, model_source, pick_device, torch_dtype, transform

@@ -1,7 +1,6 @@
 """Source strings to images, text and rows of classification tasks; the embedded defaults."""
 
 from deadweight.data.images import IMAGE_SOURCES, ImageData, ImageSet, as_tensors, load_images
-from deadweight.data.sequences import token_sequences
 from deadweight.data.text import TextData, load_text
 
 __all__ = [
@@ -12,5 +11,4 @@ __all__ = [
     "as_tensors",
     "load_images",
     "load_text",
-    "token_sequences",
 ]

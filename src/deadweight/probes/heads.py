@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from deadweight.anatomy import Anatomy
+from deadweight.evaluation import logits_of
 from deadweight.probes.layer import Labels
 from deadweight.probes.triangles import Floats
 
@@ -31,8 +32,11 @@ def head_weights(anatomy: Anatomy) -> Floats:
 
 def answers_of(output: Any, outputs: int) -> Labels | None:
     """(B,) the classes a model's output names; None unless it is one logit a class."""
-    logits = getattr(output, "logits", output)
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or not outputs or logits.shape[1] != outputs:
+    try:
+        logits = logits_of(output)
+    except TypeError:
+        return None
+    if logits.dim() != 2 or not outputs or logits.shape[1] != outputs:
         return None
     answers: Labels = logits.argmax(1).cpu().numpy()
     return answers

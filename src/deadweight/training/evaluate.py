@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deadweight.evaluation import logits_of
 from deadweight.training.feed import Feed, chunked
 
 
@@ -33,14 +34,6 @@ class Scores:
     def loss(self) -> float:
         """Cross-entropy in nats an image."""
         return float(self.losses.double().mean())
-
-
-def logits_of(output: object) -> Tensor:
-    """The logits in what a classifier returns: a tensor, or Hugging Face's output object."""
-    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if not isinstance(found, Tensor):
-        raise TypeError(f"a classifier returned {type(output).__name__}, expected logits")
-    return found
 
 
 @torch.inference_mode()

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from deadweight.data import ImageData
 from deadweight.errors import DeadweightError
+from deadweight.evaluation import logits_of
 from deadweight.training.checkpoint import Progress, read_checkpoint, write_checkpoint
 from deadweight.training.curves import Curves
-from deadweight.training.evaluate import evaluate, logits_of
+from deadweight.training.evaluate import evaluate
 from deadweight.training.feed import chunked
 from deadweight.training.parts import Parts, engine, set_drop_path
 from deadweight.training.randomness import epoch_order, reseed, streams_kept

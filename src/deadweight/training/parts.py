@@ -14,8 +14,8 @@ from deadweight.anatomy import anatomy
 from deadweight.data import ImageData
 from deadweight.data.images import Pictures
 from deadweight.errors import InputError, MachineError
+from deadweight.evaluation import logits_of
 from deadweight.training.checkpoint import State
-from deadweight.training.evaluate import logits_of
 from deadweight.training.feed import Feed, check_labels
 from deadweight.training.pictures import augmented
 from deadweight.training.recipe import Recipe

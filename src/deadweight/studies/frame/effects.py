@@ -52,7 +52,8 @@ class Effect:
             raise ValueError(f"effect {self.id!r}: {self.quantity.name} is no loss from removal and cannot be judged")
         if not (self.statement or (self.removed and self.quantity.removal)):
             raise ValueError(f"effect {self.id!r} has neither a removed part nor a statement")
-        if self.judged and self.estimate.covers and self.estimate.p is None:
+        plain = self.estimate.label == f"{100 * self.estimate.level:.3g} % interval"
+        if self.judged and self.estimate.covers and plain and self.estimate.p is None:
             raise ValueError(f"effect {self.id!r} is judged but its estimate was not tested against a margin")
 
 

@@ -11,7 +11,7 @@ import torch
 
 from deadweight.data import load_text
 from deadweight.errors import SurgeryError
-from deadweight.evaluation import nats_per_token, spread_sequences
+from deadweight.evaluation import nats_per_token, token_sequences
 from deadweight.lab import Cell, Json, Outcome, Record, Records, Workbench
 from deadweight.meters import count
 from deadweight.models import LanguageModel, check_language, load_lm
@@ -27,7 +27,6 @@ from deadweight.studies.frame.verdicts import Settled
 from deadweight.studies.mlp.surgeries import REMEDY, SURGERIES, WHAT, refitted
 
 CALIBRATION, JUDGED, LENGTH = 64, 32, 256  # sequences, and tokens of one
-VERSION = 3  # sequences are drawn over the whole text
 
 
 class LanguageCuts(TypedDict):
@@ -55,10 +54,10 @@ class CutLanguage(Experiment):
         few = study.limit or CALIBRATION
         params: dict[str, Json] = {
             "language": study.language, "text": study.text, "dtype": study.dtype, "length": LENGTH,
-            "calibration": max(4, min(CALIBRATION, few)), "judged": max(4, min(JUDGED, few)), "seed": study.seed,
+            "calibration": max(4, min(CALIBRATION, few)), "judged": max(4, min(JUDGED, few)),
         }  # fmt: skip
         sources = {"language": digest(Path(source.name)) or source.text, "text": data.fingerprint}
-        return [Cell("mlp", self.kind, params, sources=sources, version=VERSION, seconds=240)]
+        return [Cell("mlp", self.kind, params, sources=sources, version=study.version, seconds=240)]
 
     def run(self, study: Any, cell: Cell, bench: Workbench) -> Outcome:
         params: Any = cell.params
@@ -66,8 +65,8 @@ class CutLanguage(Experiment):
         lm = load_lm(params["language"], dtype=params["dtype"], device=bench.device)
         text = load_text(params["text"])
         length = min(int(params["length"]), lm.max_length)
-        learn = spread_sequences(text.train, lm.tokenizer, params["calibration"], length, params["seed"])
-        judge = spread_sequences(text.validation, lm.tokenizer, params["judged"], length, params["seed"])
+        learn = token_sequences(params["text"], text.train, lm.tokenizer, params["calibration"], length)
+        judge = token_sequences(params["text"], text.validation, lm.tokenizer, params["judged"], length)
         return cut_and_refit(lm, learn, judge, bench)
 
     def effects(self, records: Records, margin: float) -> list[Effect]:
@@ -79,11 +78,10 @@ class CutLanguage(Experiment):
         params, intact, cut = record.cell.params, record.result["intact"], record.result["cuts"][name]
         removed = 1 - cut["parameters"] / intact["parameters"]
         arguments = {"text": params["text"], "parameters": round(1 - removed, 2)}
-        neighbours = None if record.cell.version >= VERSION else windows_of_one_text(len(intact["losses"]))
         return Effect(
             f"cut-language-{name}", str(params["language"]),
             f"{WHAT[name]}, refitted without labels, removes {removed:.0%} of the language model's parameters and",
-            RELATIVE_LOSS, rise(intact["losses"], cut["losses"], margin, clusters=neighbours), judged=True,
+            RELATIVE_LOSS, rise(intact["losses"], cut["losses"], margin), judged=True,
             remedy=Remedy(str(params["language"]), "compress", arguments, REMEDY), evidence=(record.key,),
         )  # fmt: skip
 
@@ -96,11 +94,6 @@ class CutLanguage(Experiment):
     def tables(self, records: Records, settled: Sequence[Settled], margin: float) -> list[Table]:
         effects = {pair.effect.id: pair.effect for pair in settled}
         return [_table(record, effects) for record in self.own(records)]
-
-
-def windows_of_one_text(count: int, together: int = 4) -> list[int]:
-    """Clusters for windows that follow one another in one text, as earlier versions took them: runs of neighbours."""
-    return [number // together for number in range(count)]
 
 
 def cut_and_refit(lm: LanguageModel, learn: torch.Tensor, judge: torch.Tensor, bench: Workbench) -> Outcome:
@@ -155,4 +148,4 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-__all__ = ["CutLanguage", "LanguageCuts", "cut_and_refit", "windows_of_one_text"]
+__all__ = ["CutLanguage", "LanguageCuts", "cut_and_refit"]

@@ -1,4 +1,4 @@
-"""The depth study's part of the page."""
+"""The charts and the table of one profile."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import math
 
 import pandas as pd
 
-from deadweight.lab import Record, Records
-from deadweight.report import Figure, Section, Table, charts
-from deadweight.studies import depth_experiments_page
-from deadweight.studies.depth_verdicts import block_losses, points, useful
+from deadweight.lab import Record
+from deadweight.report import Figure, Table, charts
 
 _SIMILARITIES = {
     "raw_similarity": "patches",
@@ -37,87 +35,8 @@ _NAMES = {
 }
 
 
-def sections(records: Records, *, margin: float) -> list[Section]:
-    """One section, of whatever cells have their record; none without any."""
-    profiles, skips = records.where(kind="profile"), records.where(kind="skip")
-    figures: list[Figure] = []
-    tables: list[Table] = []
-    lead: list[str] = []
-    if len(profiles) > 1:
-        more, side_by_side = depth_experiments_page.comparison(list(profiles), margin)
-        figures += more
-        tables += side_by_side
-        lead.append(
-            f"{len(profiles)} models on the same {profiles[0].result['n']} held-out images: the first charts and the "
-            "first table put them side by side, the others show each alone."
-        )
-    for record in skips:
-        if record.result["measure"]:
-            figures.append(depth_experiments_page.of_model(_skip_figure(record, margin), record, len(skips)))
-            lead += [_skip_lead(record, margin)] if len(skips) == 1 else []
-    for record, name in zip(profiles, depth_experiments_page.unique_names(profiles), strict=True):
-        own = _profile_figures(record)
-        figures += [depth_experiments_page.of_model(figure, record, len(profiles)) for figure in own]
-        tables.append(_table(record, name if len(profiles) > 1 else ""))
-        lead += [_profile_lead(record, margin)] if len(profiles) == 1 else []
-    figures += depth_experiments_page.figures(records, margin)
-    tables += depth_experiments_page.tables(records, margin)
-    lead += depth_experiments_page.leads(records)
-    lead += list(dict.fromkeys(_sentence(note) for record in skips for note in record.context.get("notes", [])))
-    if not figures and not tables:
-        return []
-    title = "Depth: what each layer does"
-    question = "Which layers still do something for the task?"
-    return [Section("depth", title, question, " ".join(lead), tuple(figures), tuple(tables))]
-
-
-def _skip_lead(record: Record, margin: float) -> str:
-    losses = block_losses(record, margin)
-    if not losses:
-        return "No block of this model can be removed."
-    least = min(losses, key=lambda item: item[1].value)
-    most = max(losses, key=lambda item: item[1].value)
-    what = "accuracy" if record.result["measure"] == "accuracy" else "unchanged predictions"
-    return (
-        f"Each of the {len(record.result['blocks'])} blocks was left out in turn, nothing retrained, and the model "
-        f"tried on {record.result['n']} held-out images. Block {most[0]} is missed most "
-        f"({points(most[1].value)} of {what}), block {least[0]} least ({points(least[1].value)})."
-    )
-
-
-def _profile_lead(record: Record, margin: float) -> str:
-    result = record.result
-    if not result["readout_loss"]:
-        return "The profile shows how the tokens of an image move from layer to layer."
-    layer, _ = useful(result["readout_loss"], result["depth"], margin)
-    return (
-        f"A nearest-class-mean readout is within {points(margin)} of its accuracy after the last block "
-        f"from layer {layer} of {result['depth']} on: later layers hardly make the classes easier to tell apart."
-        if layer < result["depth"]
-        else f"A nearest-class-mean readout reaches what it has after the last block, to within {points(margin)}, "
-        f"only after all {result['depth']} blocks."
-    )
-
-
-def _skip_figure(record: Record, margin: float) -> Figure:
-    accuracy = record.result["measure"] == "accuracy"
-    frame = pd.DataFrame(
-        {"block": f"block {block}", "loss": loss.value, "low": loss.low, "high": loss.high}
-        for block, loss in block_losses(record, margin)
-    )
-    title = "loss of accuracy" if accuracy else "share of predictions that change"
-    chart = charts.bars_with_intervals(
-        frame, "block", "loss", low="low", high="high", title=title, reference=margin, value_format=".1%"
-    )
-    caption = (
-        f"Each bar leaves out one block and keeps the rest as trained; {record.result['n']} held-out images, the same "
-        "for every bar. The line through a bar is the 95 % interval, the dashed line the margin: a block whose whole "
-        "interval lies left of it is dead weight, one wholly right of it is needed."
-    )
-    return Figure("depth-skip", f"What is lost without a block: {title}", caption, chart)
-
-
-def _profile_figures(record: Record) -> list[Figure]:
+def profile_figures(record: Record) -> list[Figure]:
+    """Similarity, influence, readout, scrambling, attention, positions and class collapse, as far as measured."""
     frame = pd.DataFrame(record.result["intervals"])
     figures = [*_similarity_figure(frame), *_influence_figure(frame), *_readout_figure(frame)]
     table = pd.DataFrame(record.result["table"])
@@ -230,7 +149,8 @@ def _readout_figure(frame: pd.DataFrame) -> list[Figure]:
     return [Figure("depth-readout", "How well the classes can be read off each layer", caption, chart)]
 
 
-def _table(record: Record, name: str) -> Table:
+def profile_table(record: Record, name: str) -> Table:
+    """Every column of the profile that has values; `name` of the model, where there are several."""
     frame = pd.DataFrame(record.result["table"])
     frame = frame.dropna(axis="columns", how="all").rename(columns=_NAMES)
     notes = "; ".join(str(note) for note in record.context.get("notes", []))
@@ -240,3 +160,6 @@ def _table(record: Record, name: str) -> Table:
 
 def _sentence(note: str) -> str:
     return f"{note[:1].upper()}{note[1:]}."
+
+
+__all__ = ["profile_figures", "profile_table"]

@@ -9,14 +9,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from deadweight.data import as_tensors, load_images, load_text
-from deadweight.lab import Store
+from deadweight.evaluation import from_bits, token_sequences
+from deadweight.lab import Cell, Store
 from deadweight.models import load, load_lm
-from deadweight.studies import depth_experiments, depth_language
-from deadweight.studies.answers import from_bits
-from deadweight.studies.depth import DepthStudy
-from deadweight.studies.depth_experiments import cls_hidden
-from deadweight.studies.depth_language import sequences
-from deadweight.studies.running import run
+from deadweight.studies.depth import language, shorten
+from deadweight.studies.depth.cls_token import cls_hidden
+from deadweight.studies.depth.study import DepthStudy
+from deadweight.studies.frame.run import run
 from deadweight.surgery import drop_blocks, save, scale_positions
 
 
@@ -48,7 +47,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(folder, tmp_path_factory):
     experiments = ("positions", "cls", "shorten", "exit")
-    study = DepthStudy(vision=f"file:{folder}", limit=200, experiments=experiments)
+    study = DepthStudy(vision=f"file:{folder}", limit=200, experiments=experiments, margin=0.1)
     out = tmp_path_factory.mktemp("run")
     return study, run(study, out), out
 
@@ -81,7 +80,7 @@ def test_positions_at_every_strength(done, folder, held_out):
 def test_cls_hidden_is_a_mask_of_its_column(folder, held_out):
     """Against attention written out, its first column set to −∞ for the patches."""
     model = load(f"file:{folder}")
-    with cls_hidden(6) as seen, torch.no_grad():
+    with cls_hidden() as seen, torch.no_grad():
         found = model(held_out[0][:5])
     assert seen.calls == 6
 
@@ -124,11 +123,12 @@ def test_idle_blocks_are_the_ones_dropped(done, folder, held_out):
 def test_measured_choice_is_by_what_is_lost(folder, monkeypatch, tmp_path):
     """Influence points at blocks that write nothing; were their loss the largest, the measured choice would differ."""
     divergences = iter([0.0, 5, 5, 5, 5, 5])
-    monkeypatch.setattr(depth_experiments, "_divergence", lambda *_: next(divergences))
+    monkeypatch.setattr(shorten, "divergence", lambda *_: next(divergences))
     data, model = load_images("embedded:digits", limit=40), load(f"file:{folder}")
 
-    bench = SimpleNamespace(folder=tmp_path, note=lambda *_: None)
-    found = depth_experiments.shorten(model, data, 64, bench, [1, 1, 1, 0, 1, 1]).result["choices"]
+    cell = Cell("depth", "shorten", {"seed": 0})
+    bench = SimpleNamespace(folder=tmp_path, note=lambda *_: None, cell=cell)
+    found = shorten.shorten(model, data, 64, bench, [1, 1, 1, 0, 1, 1]).result["choices"]
     assert found["measured"][0]["blocks"] == [1]
     assert found["influence"][0]["blocks"] == [4]
 
@@ -178,11 +178,11 @@ def test_small_vits_are_trained_first():
     cells = DepthStudy(small=(2, 3), limit=60, experiments=("exit",)).cells()
     assert [(cell.study, cell.kind) for cell in cells] == [
         ("mlp", "train"), ("mlp", "train"),
-        ("depth", "profile"), ("depth", "skip"), ("depth", "exit"),
-        ("depth", "profile"), ("depth", "skip"), ("depth", "exit"),
+        ("depth", "skip"), ("depth", "profile"), ("depth", "exit"),
+        ("depth", "skip"), ("depth", "profile"), ("depth", "exit"),
     ]  # fmt: skip
     assert cells[2].needs == (cells[0].key,)
-    assert cells[7].needs == (cells[1].key, cells[5].key)
+    assert cells[7].needs == (cells[1].key,)
     assert cells[7].exclusive
 
 
@@ -210,7 +210,7 @@ def test_language_model_without_its_blocks(tmp_path):
     np.testing.assert_allclose(found["blocks"][1]["losses"], found["intact"], rtol=1e-5)
     assert found["blocks"][0]["losses"] != found["intact"]
     lm = load_lm(f"hf:{tmp_path / 'lm'}", device="cpu")
-    held = sequences(lm, load_text("embedded:stdlib").validation, 4, 32)
+    held = token_sequences("x", load_text("embedded:stdlib").validation, lm.tokenizer, 4, 32, seed=0)
     with torch.inference_mode():
         plain = [float(lm.model(ids[None], labels=ids[None]).loss) for ids in held]  # Hugging Face's own
     np.testing.assert_allclose(found["intact"], plain, rtol=1e-6)
@@ -234,10 +234,11 @@ def test_blocks_of_a_language_model_are_chosen_on_the_training_text(tmp_path, mo
         return drop_blocks(model, blocks, batches=batches, **more)
 
     refitted = set()
-    monkeypatch.setattr(depth_language, "losses", losses)
-    monkeypatch.setattr(depth_language, "drop_blocks", dropped)
-    lm, bench = load_lm(f"hf:{small_lm(tmp_path)}", device="cpu"), SimpleNamespace(note=lambda *told: None)
-    drops = depth_language.language(lm, "embedded:stdlib", 4, 32, bench).result["drops"]
+    monkeypatch.setattr(language, "nats_per_token", losses)
+    monkeypatch.setattr(language, "drop_blocks", dropped)
+    lm = load_lm(f"hf:{small_lm(tmp_path)}", device="cpu")
+    bench = SimpleNamespace(note=lambda *told: None, cell=Cell("depth", "language", {"seed": 0}))
+    drops = language.without_blocks(lm, "embedded:stdlib", 4, 32, bench).result["drops"]
     assert [drop["blocks"] for drop in drops if drop["choice"] == "measured"] == [[3]]
     assert refitted
     assert not refitted & {tuple(row.tolist()) for ids in calls for row in ids}  # the refit sees neither text

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 import deadweight as dw
-from deadweight.data import token_sequences
 from deadweight.errors import SourceError
+from deadweight.evaluation import token_sequences
 from deadweight.lab import Cell, Record, Records, Store, run_cells
-from deadweight.studies import mlp_language
-from deadweight.studies.mlp import MlpStudy
+from deadweight.studies.mlp import cut_language
+from deadweight.studies.mlp.study import MlpStudy
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -23,7 +23,7 @@ def one_thread():
 def run(language_folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("CALIBRATION", 12), ("JUDGED", 6), ("LENGTH", 64)):
-            patch.setattr(mlp_language, name, value)
+            patch.setattr(cut_language, name, value)
         study = MlpStudy(language=f"hf:{language_folder}")
         cells = study.cells()
         store = Store(tmp_path_factory.mktemp("run"))
@@ -36,7 +36,7 @@ def run(language_folder, tmp_path_factory):
 def test_the_loss_is_what_transformers_says(run, language_folder):
     """Each sequence's loss, from the labels that the model itself shifts."""
     _, (record,) = run
-    assert record.cell.kind == mlp_language.KIND
+    assert record.cell.kind == "cut-language"
     lm = dw.load_lm(f"hf:{language_folder}", device="cpu")
     judged = token_sequences(
         "x", dw.load_text("embedded:stdlib").validation, lm.tokenizer, record.cell.params["judged"], 64
@@ -70,11 +70,11 @@ def test_the_verdict_is_about_a_share_of_the_loss(change, verdict):
         "n": 200, "calibration": 1, "intact": {**part, "losses": losses},
         "cuts": {"shallow": {**part, "parameters": 80, "losses": after}},
     }  # fmt: skip
-    record = Record(Cell("mlp", mlp_language.KIND, {"language": "x", "text": "y"}), result, {}, {})
+    record = Record(Cell("mlp", "cut-language", {"language": "x", "text": "y"}), result, {}, {})
     (finding,) = MlpStudy().judge(Records([record]))
     assert finding.verdict == verdict
     assert finding.estimate == pytest.approx(change / np.mean(losses), abs=1e-9)
-    assert "20% of the parameters" in finding.claim
+    assert "removes 20% of the language model's parameters" in finding.claim
 
 
 def test_sources_are_checked_when_it_is_planned(language_folder):

@@ -4,8 +4,8 @@ import pytest
 
 from deadweight.lab import Store
 from deadweight.studies import build_study
-from deadweight.studies.depth_shards import part
-from deadweight.studies.running import run
+from deadweight.studies.depth.shards import part
+from deadweight.studies.frame.run import run
 
 OPTIONS = {"vision": "embedded:digits-vit", "batch_size": 16, "limit": 90}
 
@@ -57,7 +57,7 @@ def test_shards_give_the_table_intervals_and_findings_of_the_whole(tmp_path, who
 
 def test_more_shards_than_batches_are_as_many_as_there_are_batches():
     cells = build_study("depth", {**OPTIONS, "shards": 50}).cells()
-    assert [cell.kind for cell in cells] == ["shard"] * 6 + ["profile", "skip"]
+    assert [cell.kind for cell in cells] == ["skip"] + ["shard"] * 6 + ["profile"]
 
 
 def test_one_shard_asks_for_the_very_cells_of_before():

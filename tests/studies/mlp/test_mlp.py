@@ -17,12 +17,12 @@ from deadweight.data import as_tensors, load_images
 from deadweight.errors import InputError, SourceError
 from deadweight.lab import Cell, Record, Records, Store, run_cells
 from deadweight.models import load, transform
-from deadweight.studies import mlp_models
-from deadweight.studies.mlp import MlpStudy
-from deadweight.studies.mlp_cut import calibration_images, cut_and_refit
-from deadweight.studies.mlp_models import Cuts, Shape, build_variant, fresh, patch_for
-from deadweight.studies.mlp_verdicts import effect_size
-from deadweight.studies.running import load_study
+from deadweight.studies.frame.run import load_study
+from deadweight.studies.mlp import variants as mlp_variants
+from deadweight.studies.mlp.cut_vision import calibration_images, cut_and_refit
+from deadweight.studies.mlp.study import MlpStudy
+from deadweight.studies.mlp.trained_variants import effect_size
+from deadweight.studies.mlp.variants import Cuts, Shape, build_variant, fresh, patch_for
 from deadweight.surgery import group_mlps, save, shallow_mlps
 from deadweight.training import Recipe
 
@@ -84,54 +84,68 @@ def test_from_training_to_the_page(tmp_path):
     json.dumps([record.as_json() for record in records], allow_nan=False)
 
 
-def recorded(top1, kind="train"):
-    """Records as training would leave them, with chosen accuracies: {variant: [one a seed]}."""
+ITEMS = 1000
+
+
+def recorded(right):
+    """Records as training would leave them: {variant: [bits of right answers, one a seed]}."""
     made = []
-    for name, values in top1.items():
-        for seed, value in enumerate(values):
+    for name, seeds in right.items():
+        for seed, bits in enumerate(seeds):
             result = {
-                "top1": value, "top5": 1.0, "peak_epoch": 1, "degradation": 0.0, "n": 1000,
+                "top1": float(np.mean(bits)), "top5": 1.0, "peak_epoch": 1, "degradation": 0.0, "n": len(bits),
                 "parameters": 300 if name == "baseline" else 200, "unique_mlps": 6, "macs": 10,
-                "curves": {"train_loss": [1.0], "top1": [value], "top5": [1.0], "ema_top1": []},
+                "curves": {"train_loss": [1.0], "top1": [float(np.mean(bits))], "top5": [1.0], "ema_top1": []},
+                "correct": "".join(str(int(bit)) for bit in bits),
             }  # fmt: skip
-            made.append(Record(Cell("mlp", kind, {"variant": name, "seed": seed, "images": "x:y"}), result, {}, {}))
+            made.append(Record(Cell("mlp", "train", {"variant": name, "seed": seed, "images": "x:y"}), result, {}, {}))
     return Records(made)
 
 
-BASE = [0.970, 0.975, 0.972, 0.968, 0.971]
+def answers(wrong):
+    """Right answers but for the first `wrong` images: the same images for every seed that has as many."""
+    return [int(at >= wrong) for at in range(ITEMS)]
+
+
+BASE = [answers(30)] * 5
 
 
 @pytest.mark.parametrize(
-    ("lost", "verdict"),
-    [
-        ([0.001, -0.001, 0.0, 0.001, 0.0], "dead weight"),
-        ([0.05, 0.06, 0.055, 0.05, 0.052], "needed"),
-        ([0.0, 0.03, -0.02, 0.03, 0.01], "undecided"),
-    ],
+    ("wrong", "verdict"),
+    [([30] * 5, "dead weight"), ([80, 90, 85, 80, 82], "needed"), ([30, 60, 10, 60, 40], "undecided")],
     ids=["nothing lost", "five points lost", "nobody can tell"],
 )
-def test_the_verdict_is_the_paired_t_tests(lost, verdict):
-    after = [one - gone for one, gone in zip(BASE, lost, strict=True)]
-    findings = {f.id: f for f in MlpStudy().judge(recorded({"baseline": BASE, "shallow": after}))}
+def test_the_verdict_allows_for_images_and_seeds(wrong, verdict):
+    findings = {f.id: f for f in MlpStudy().judge(recorded({"baseline": BASE, "shallow": [answers(w) for w in wrong]}))}
     found = findings["mlp-shallow"]
     assert found.verdict == verdict
-    half = stats.t.ppf(0.975, 4) * statistics.stdev(lost) / math.sqrt(5)
+    lost = [(one - 30) / ITEMS for one in wrong]
     assert found.estimate == pytest.approx(statistics.fmean(lost))
-    assert found.high - found.estimate == pytest.approx(half, rel=0.05)
-    assert "33% of the parameters" in found.claim
+    assert "33% fewer parameters" in found.claim
+    assert {source.name for source in found.sources} == {"images", "seeds"}
+    over_seeds = stats.t.ppf(0.975, 4) * statistics.stdev(lost) / math.sqrt(5)
+    assert found.high - found.estimate >= over_seeds  # no narrower than over the seeds alone
 
 
-def test_one_seed_settles_nothing():
-    findings = MlpStudy().judge(recorded({"baseline": [0.97], "grouped": [0.97]}))
+def test_the_papers_test_is_the_paired_t_test_over_seeds():
+    wrong = [80, 90, 85, 80, 82]
+    records = recorded({"baseline": BASE, "shallow": [answers(w) for w in wrong]})
+    (table,) = MlpStudy().sections(records)[0].tables
+    expected = stats.ttest_rel([1 - 0.03] * 5, [1 - w / ITEMS for w in wrong]).pvalue
+    assert float(table.frame["p (Holm)"][1]) == pytest.approx(expected, abs=5e-4)
+
+
+def test_one_seed_settles_nothing_about_other_seeds():
+    findings = MlpStudy().judge(recorded({"baseline": BASE[:1], "grouped": BASE[:1]}))
     assert findings[0].verdict == "undecided"
-    assert MlpStudy().sections(recorded({"baseline": [0.97], "grouped": [0.97]}))
+    assert MlpStudy().sections(recorded({"baseline": BASE[:1], "grouped": BASE[:1]}))
 
 
 def test_the_baseline_alone_and_nothing_at_all():
-    assert not MlpStudy().findings(recorded({"baseline": BASE}))
+    assert not MlpStudy().judge(recorded({"baseline": BASE}))
     assert MlpStudy().sections(recorded({"baseline": BASE}))
     assert MlpStudy().sections(Records([])) == []
-    assert MlpStudy().findings(recorded({"grouped": BASE})) == []
+    assert not MlpStudy().judge(recorded({"grouped": BASE}))
 
 
 def test_variants_are_the_papers():
@@ -213,7 +227,7 @@ def test_a_users_own_model_is_cut_and_not_retrained(classes, measure, pictures, 
     result = record.result
     assert result["measure"] == measure
     assert set(result["cuts"]) == {"shallow", "grouped"}
-    assert result["calibration"] == len(study._pictures().train)
+    assert result["calibration"] == len(study.pictures().train)
     assert result["cuts"]["grouped"]["unique_mlps"] == 2
     assert {cut["refit"] for cut in result["cuts"].values()} == {"stream"}
     assert result["cuts"]["shallow"]["parameters"] < result["intact"]["parameters"]
@@ -279,7 +293,7 @@ def test_the_packaged_studies():
         assert study.variants == ("baseline", "grouped", "shallow", "thin")
     assert mini.images == MlpStudy.for_audit().images == "embedded:digits"
     assert len(mini.seeds) == len(second.seeds) == 5
-    assert paper._recipe(42) == Recipe.paper()
+    assert paper.recipe_for(42) == Recipe.paper()
     assert (paper.image_size, paper.seeds) == (224, (42, 43))
     with pytest.raises(SourceError, match="imagenet"):  # before anything is computed
         paper.cells()
@@ -289,7 +303,7 @@ def test_a_miniature_of_the_paper_study(pictures, tmp_path):
     """Everything the full one turns on, on three classes of pictures and a ViT of two blocks."""
     small = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mlp_models, "load", lambda source, **options: load(source, **{**options, **small}))
+        patch.setattr(mlp_variants, "load", lambda source, **options: load(source, **{**options, **small}))
         study = MlpStudy(
             images=f"folder:{pictures}", model="timm:vit_base_patch16_224", image_size=16, based_on="paper", epochs=2,
             variants=("baseline", "grouped"), seeds=(0,), recipe={"batch_size": 8}, trackers=("tensorboard",),

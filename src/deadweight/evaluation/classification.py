@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from deadweight.data import ImageSet
-from deadweight.lab import wilson
-from deadweight.models import load
+from deadweight.evaluation.outputs import logits_of
+from deadweight.statistics import rate
 
 Batch = tuple[Tensor, list[int]]
-
-
-def loaded(source: str, seed: int) -> nn.Module:
-    """The model of `source`; weights that are random follow from `seed`, so that every process has the same."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return load(source)
 
 
 def batches(images: ImageSet, size: int) -> Iterator[Batch]:
@@ -36,14 +29,13 @@ def predictions(model: nn.Module, images: ImageSet, size: int) -> tuple[Tensor, 
     logits, labels = [], []
     with torch.inference_mode():
         for inputs, truth in batches(images, size):
-            output: Any = model(inputs.to(weight.device, weight.dtype))
-            logits.append(getattr(output, "logits", output).float().cpu())
+            logits.append(logits_of(model(inputs.to(weight.device, weight.dtype))).float().cpu())
             labels += truth
     return torch.cat(logits), labels
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class ReferencePredictions:
     """What a model's answers are held against before and after something is removed from it.
 
     measure: ``accuracy``, against the labels, or ``agreement``, against the intact model's own predictions, where its
@@ -62,7 +54,9 @@ class Yardstick:
     notes: tuple[str, ...]
 
 
-def yardstick(model: nn.Module, images: ImageSet, classes: Sequence[str], size: int) -> Yardstick:
+def reference_predictions(
+    model: nn.Module, images: ImageSet, classes: Sequence[str], size: int
+) -> ReferencePredictions:
     """Answer `images`, `size` at a time, with the intact model, and say what counts as right."""
     logits, labels = predictions(model, images, size)
     answers = logits.argmax(1)
@@ -72,7 +66,7 @@ def yardstick(model: nn.Module, images: ImageSet, classes: Sequence[str], size: 
             f"the head tells {logits.shape[1]} classes apart and the images come in {len(classes)} others: "
             "what is judged is how many of the intact model's predictions change"
         )
-        return Yardstick("agreement", answers, torch.ones_like(answers, dtype=torch.bool), True, (note,))
+        return ReferencePredictions("agreement", answers, torch.ones_like(answers, dtype=torch.bool), True, (note,))
     truth = torch.tensor([places[label] for label in labels])
     right = answers == truth
     works = beats(int(right.sum()), int(torch.bincount(truth).max()), len(labels))
@@ -80,12 +74,13 @@ def yardstick(model: nn.Module, images: ImageSet, classes: Sequence[str], size: 
         "the intact model is right no more often than the commonest class alone would be, so nothing it loses can be "
         "seen: there are no verdicts"
     )
-    return Yardstick("accuracy", truth, right, works, () if works else (note,))
+    return ReferencePredictions("accuracy", truth, right, works, () if works else (note,))
 
 
 def beats(right: int, commonest: int, items: int) -> bool:
     """Whether `right` of `items` is more than always naming the commonest class would give, doubt allowed for."""
-    return bool(wilson(right, items).low > commonest / items)
+    found = rate([1] * right + [0] * (items - right))
+    return found.low is not None and found.low > commonest / items
 
 
 def label_places(model: nn.Module, classes: Sequence[str], outputs: int) -> list[int] | None:
@@ -98,6 +93,35 @@ def label_places(model: nn.Module, classes: Sequence[str], outputs: int) -> list
     if set(places) == set(classes) and len(places) == len(classes):
         return [int(places[name]) for name in classes]
     return list(range(outputs)) if outputs == len(classes) else None
+
+
+def stratified_subset(images: ImageSet, count: int, seed: int, *, leave_out: Sequence[int] = ()) -> list[int]:
+    """Positions of `count` images, drawn by `seed` from all classes in turn; fewer where there are no more.
+
+    Labels are read from the set where it keeps them, so that no picture has to be opened for its class; a set that
+    keeps none is drawn from as a whole.
+
+    leave_out: positions that are not to be drawn, such as those another subset has.
+    """
+    order = [int(at) for at in np.random.default_rng(seed).permutation(len(images))]
+    taken = set(leave_out)
+    labels = labels_of(images)
+    seen: dict[int, int] = {}
+    turns: list[tuple[int, int]] = []
+    for at in order:
+        if at not in taken:
+            label = 0 if labels is None else labels[at]
+            turns.append((seen.setdefault(label, 0), at))
+            seen[label] += 1
+    return [at for _, at in sorted(turns, key=lambda turn: turn[0])[:count]]
+
+
+def labels_of(images: ImageSet) -> list[int] | None:
+    """The label of each image where the set keeps them apart from the pictures; None where it does not."""
+    labels, indices = getattr(images, "labels", None), getattr(images, "indices", None)
+    if labels is None or indices is None:
+        return None
+    return [int(labels[at]) for at in indices]
 
 
 def to_bits(right: Tensor) -> str:
