@@ -7,7 +7,6 @@ from math import hypot, isfinite, sqrt
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from deadweight.errors import InputError
 from deadweight.statistics.clusters import pseudo_values
@@ -19,10 +18,11 @@ from deadweight.statistics.estimate import (
     check_level,
     interval_label,
     spread_only,
+    student_factor,
 )
 from deadweight.statistics.inversion import Ends, two_sided_p
 from deadweight.statistics.means import Moments
-from deadweight.statistics.proportions import difference_ends
+from deadweight.statistics.proportions import difference_ends, exact_ends
 
 LEAST = 3  # of two sets Student's factor is 12.7: an interval that has never settled anything
 
@@ -135,14 +135,29 @@ def cohen_kappa(
     whole = tables.sum((0, 1))
     value = float(_kappa(whole))
     size = int(whole.sum())
-    rows = len(tables) * value - (len(tables) - 1) * _kappa(whole - tables.sum(1))
-    moments = Moments.of(rows, value) if len(rows) > 1 else None
-    if moments is None or not isfinite(moments.deviation) or moments.deviation < 1e-12:
-        return Estimate(value, None, None, size, None, 0.0, "no interval: all items alike")
+    if not isfinite(value):
+        return Estimate(value, None, None, size, None, 0.0, "undefined: one label only")
+    shares = np.trace(tables.sum(1), axis1=-2, axis2=-1) / tables.sum((1, 2, 3))
+    rows = _agreement_of(shares, value, _chance(whole))
     if not crossed:
-        return _interval(value, moments.student, size, margin, level, (Source(units[0], len(rows)),))
+        return _interval(value, rows, size, margin, level, (Source(units[0], len(tables)),))
     columns = tables.shape[1] * value - (tables.shape[1] - 1) * _kappa(whole - tables.sum(0))
-    return _together(value, moments.student, columns, _kappa(tables.sum(0)), len(rows), margin, level, units)
+    return _together(value, rows, columns, _kappa(tables.sum(0)), len(tables), margin, level, units)
+
+
+def _agreement_of(shares: Floats, value: float, chance: float) -> Ends:
+    """Ends of κ from the exact ones of the share that agrees, the frequencies held as they are (Cohen 1960)."""
+    count, n = float(shares.sum()), len(shares)
+
+    def ends(tail: float) -> tuple[float, float]:
+        low, high = exact_ends(count, n, tail)
+        return value - (count / n - low) / (1 - chance), value + (high - count / n) / (1 - chance)
+
+    return ends
+
+
+def _chance(table: Floats) -> float:
+    return float(table.sum(1) @ table.sum(0) / table.sum() ** 2)
 
 
 def _kappa(tables: Floats) -> Floats:
@@ -212,10 +227,10 @@ def _together(
 
     def ends(side: float) -> tuple[float, float]:
         down, up = rows(side)
-        half = float(stats.t.isf(side, sets - 1)) * error
+        half = student_factor(side, sets - 1) * error
         return value - hypot(value - down, half), value + hypot(up - value, half)
 
-    source = Source(units[1], sets, float(stats.t.isf(tail, sets - 1)) * error, LEAST)
+    source = Source(units[1], sets, student_factor(tail, sets - 1) * error, LEAST)
     return _interval(value, ends, size, margin, level, (own.sources[0], source))
 
 

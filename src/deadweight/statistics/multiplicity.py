@@ -8,11 +8,10 @@ from math import ceil, isfinite, sqrt
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from deadweight.errors import InputError
-from deadweight.statistics.estimate import LEVEL, Estimate, Source
+from deadweight.statistics.estimate import LEVEL, Estimate, Source, student_factor
 
 Verdict = Literal["dead weight", "needed", "undecided"]
 MOST = 1000  # times as many: nobody brings more, and no estimate stays where it is that long
@@ -128,7 +127,7 @@ def _have(estimate: Estimate, name: str) -> int:
 def _shrunk(source: Source, count: int, tail: float, tests: int) -> float:
     """Half a source's width with `count` of them, at the level that the first of `tests` must clear."""
     assert source.half is not None
-    then, now = stats.t.isf(tail / tests, max(1, count - 1)), stats.t.isf(tail, max(1, source.n - 1))
+    then, now = student_factor(tail / tests, max(1, count - 1)), student_factor(tail, max(1, source.n - 1))
     return float(source.half * sqrt(source.n / count) * then / now)
 
 

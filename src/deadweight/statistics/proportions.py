@@ -7,7 +7,7 @@ from functools import lru_cache
 from math import sqrt
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from deadweight.errors import InputError
 from deadweight.statistics.clusters import grouped, pseudo_values
@@ -22,6 +22,7 @@ from deadweight.statistics.estimate import (
     numbers,
     pairs,
     spread_only,
+    student_factor,
 )
 from deadweight.statistics.inversion import two_sided_p
 
@@ -161,5 +162,5 @@ def _effective(sums: Floats, sizes: Floats, value: float, tail: float) -> float:
     alone = value * (1 - value) / n
     if alone == 0 or variance == 0:  # nothing seen that could tell; as though each cluster were one value
         return float(groups)
-    few = stats.t.ppf(tail, n - 1) / stats.t.ppf(tail, groups - 1)
+    few = student_factor(tail, n - 1) / student_factor(tail, groups - 1)
     return float(min(n, max(1.0, n * alone / variance * few**2)))
