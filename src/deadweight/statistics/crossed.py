@@ -101,14 +101,15 @@ def cohen_kappa(
     wanted:
         (items,) class numbers.
     margin:
-        The κ that p is computed against; 0 asks whether answers agree at all.
+        The κ that p is computed against; 0 asks whether answers agree beyond chance.
 
     Returns
     -------
     Estimate
         1 is full agreement, 0 what frequencies alone give: somebody who answers one label whatever is asked has 0.
-        The interval is that of :func:`two_way_mean` over the jackknife's pseudo-values; none where answers or wanted
-        labels are all the same.
+        The items' part of the interval is the exact one of the share that agrees, the frequencies held as they are
+        (Cohen 1960), which is a little wide near 0; sets of demonstrations add to it as in :func:`two_way_mean`.
+        None where answers and wanted labels are one and the same label throughout.
 
     Raises
     ------
@@ -126,7 +127,7 @@ def cohen_kappa(
     crossed = given.ndim == 2
     given = given if crossed else given[:, None]
     if given.ndim != 2 or gold.shape != given.shape[:1] or not (given >= 0).any():
-        raise InputError(f"answers {given.shape} for wanted labels {gold.shape}", expected="one wanted label an item")
+        raise InputError(f"answers {given.shape} for wanted labels {gold.shape}", expected="one wanted label per item")
     classes = int(max(given.max(), gold.max())) + 1
     tables = np.zeros((*given.shape, classes, classes))
     place = np.nonzero(given >= 0)
