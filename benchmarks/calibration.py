@@ -10,7 +10,8 @@ shown:      share of data sets for which an interval is shown at all, not only a
 false:      for rules that decide: share of studies, or models, with at least one false claim; promised: at most 5 %.
 
 Losses of accuracy are exact sums over all tables, not simulated. A row fails where its number misses the promise by
-more than three standard errors of the simulation. Exit code 1 if any does. About eight minutes on one core; one with --quick.
+more than three standard errors of the simulation. Exit code 1 if any does. About eight minutes on one core; one with
+--quick.
 """
 
 from __future__ import annotations
