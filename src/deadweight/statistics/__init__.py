@@ -4,8 +4,9 @@ Every interval here is simulated in `benchmarks/calibration.py` at the sizes the
 stands in docs/explanation/method.md. Losses are *before minus after*: positive means something was lost.
 """
 
-from deadweight.statistics.crossed import cohen_kappa, two_way_mean
+from deadweight.statistics.crossed import two_way_mean, two_way_rate
 from deadweight.statistics.estimate import LEVEL, Estimate, Numbers, Source
+from deadweight.statistics.kappa import cohen_kappa
 from deadweight.statistics.means import mean, rise
 from deadweight.statistics.multiplicity import Verdict, chosen, holm, needed, simultaneous, verdict, verdicts
 from deadweight.statistics.proportions import accuracy_loss, rate
@@ -40,6 +41,7 @@ __all__ = [
     "rise",
     "simultaneous",
     "two_way_mean",
+    "two_way_rate",
     "useful_depth",
     "verdict",
     "verdicts",

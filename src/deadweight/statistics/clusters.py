@@ -21,7 +21,7 @@ def codes(clusters: Sequence[Hashable], n: int) -> np.ndarray[tuple[int], np.dty
 def grouped(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
     """(clusters,) sums and sizes."""
     groups = codes(clusters, len(values))
-    return np.bincount(groups, weights=values), np.bincount(groups).astype(np.float64)
+    return np.bincount(groups, weights=values).astype(np.float64), np.bincount(groups).astype(np.float64)
 
 
 def pseudo_values(numerators: Floats, denominators: Floats) -> Floats:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from math import hypot, isfinite, sqrt
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from deadweight.errors import InputError
 from deadweight.statistics.clusters import pseudo_values
@@ -19,11 +19,13 @@ from deadweight.statistics.estimate import (
     check_level,
     interval_label,
     spread_only,
+    student_factor,
 )
 from deadweight.statistics.inversion import Ends, two_sided_p
 from deadweight.statistics.means import Moments
-from deadweight.statistics.proportions import difference_ends
+from deadweight.statistics.proportions import difference_ends, exact_ends
 
+Part = Callable[[Floats, Floats, float], Ends | None]  # sums and counts by item, value -> ends of the items' part
 LEAST = 3  # of two sets Student's factor is 12.7: an interval that has never settled anything
 
 
@@ -69,90 +71,48 @@ def two_way_mean(
     >>> round(found.value, 3), found.limited_by.name
     (0.333, 'sets of demonstrations')
     """
-    check_level(level)
     data = _cells(values)
-    counted = np.isfinite(data)
-    filled = np.where(counted, data, 0.0)
-    if shares and np.abs(filled).max() > 1:
+    if shares and np.nanmax(np.abs(data)) > 1:
         raise InputError("shares outside −1 to 1", expected="right/wrong or shares", cure="say shares=False")
-    value = float(filled.sum() / counted.sum())
-    by_set = filled.sum(0) / counted.sum(0)
-    rows = _shares_of(filled.sum(1) / counted.sum(1), value) if shares else _skewed_of(filled, counted, value)
-    if rows is None:
-        return Estimate(value, None, None, data.size, None, 0.0, f"all {len(data)} {units[0]} alike")
-    columns = pseudo_values(filled.sum(0), counted.sum(0)) if len(by_set) > 1 else by_set
-    return _together(value, rows, columns, by_set, len(data), margin, level, units)
+    return _two_way(data, _differences if shares else _skewed, margin, level, units)
 
 
-def cohen_kappa(
-    answers: npt.ArrayLike,
-    wanted: npt.ArrayLike,
-    margin: float | None = 0.0,
+def two_way_rate(
+    bits: npt.ArrayLike,
+    margin: float | None = None,
     *,
     level: float = LEVEL,
     units: tuple[str, str] = ("items", "sets of demonstrations"),
 ) -> Estimate:
-    """Cohen's κ (1960) between answers and wanted labels: agreement beyond that of labels drawn by their frequencies.
+    """A share of right answers, or of any yes or no, over items and sets: :func:`two_way_mean` kept within 0 and 1.
 
     Parameters
     ----------
-    answers:
-        (items,) or (items, sets) class numbers; −1 where an answer is no label: it does not count.
-    wanted:
-        (items,) class numbers.
-    margin:
-        The κ that p is computed against; 0 asks whether answers agree at all.
-
-    Returns
-    -------
-    Estimate
-        1 is full agreement, 0 what frequencies alone give: somebody who answers one label whatever is asked has 0.
-        The interval is that of :func:`two_way_mean` over the jackknife's pseudo-values; none where answers or wanted
-        labels are all the same.
+    bits:
+        (items, sets) 0 or 1, NaN where a cell does not count.
 
     Raises
     ------
     InputError
-        Shapes that do not match, or no valid answer.
+        As :func:`two_way_mean`, or values outside 0 to 1.
 
     Examples
     --------
-    >>> wanted = [0, 1] * 40
-    >>> cohen_kappa([0] * 80, wanted).value, cohen_kappa(wanted, wanted[:79] + [0]).p < 0.05
-    (0.0, True)
+    >>> found = two_way_rate([[1, 1, 1]] * 30)
+    >>> found.value, round(found.low, 2), found.high
+    (1.0, 0.88, 1.0)
     """
-    check_level(level)
-    given, gold = np.asarray(answers, dtype=np.int64), np.asarray(wanted, dtype=np.int64)
-    crossed = given.ndim == 2
-    given = given if crossed else given[:, None]
-    if given.ndim != 2 or gold.shape != given.shape[:1] or not (given >= 0).any():
-        raise InputError(f"answers {given.shape} for wanted labels {gold.shape}", expected="one wanted label an item")
-    classes = int(max(given.max(), gold.max())) + 1
-    tables = np.zeros((*given.shape, classes, classes))
-    place = np.nonzero(given >= 0)
-    tables[(*place, given[place], gold[place[0]])] = 1
-    tables = tables[(given >= 0).any(1)][:, (given >= 0).any(0)]
-    whole = tables.sum((0, 1))
-    value = float(_kappa(whole))
-    size = int(whole.sum())
-    rows = len(tables) * value - (len(tables) - 1) * _kappa(whole - tables.sum(1))
-    moments = Moments.of(rows, value) if len(rows) > 1 else None
-    if moments is None or not isfinite(moments.deviation) or moments.deviation < 1e-12:
-        return Estimate(value, None, None, size, None, 0.0, "no interval: all items alike")
-    if not crossed:
-        return _interval(value, moments.student, size, margin, level, (Source(units[0], len(rows)),))
-    columns = tables.shape[1] * value - (tables.shape[1] - 1) * _kappa(whole - tables.sum(0))
-    return _together(value, moments.student, columns, _kappa(tables.sum(0)), len(rows), margin, level, units)
+    data = _cells(bits)
+    if np.nanmin(data) < 0 or np.nanmax(data) > 1:
+        raise InputError("a rate of values outside 0 to 1", expected="0 and 1, or shares between")
+    return within(_two_way(data, _rates, margin, level, units), 0.0, 1.0)
 
 
-def _kappa(tables: Floats) -> Floats:
-    """κ of (…, classes, classes) counts; NaN where frequencies leave no room for disagreement."""
-    total = tables.sum((-1, -2))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        observed = np.trace(tables, axis1=-2, axis2=-1) / total
-        chance = (tables.sum(-1) * tables.sum(-2)).sum(-1) / total**2
-        result: Floats = np.where(chance < 1, (observed - chance) / np.where(chance < 1, 1 - chance, 1), np.nan)
-    return result
+def within(estimate: Estimate, least: float, most: float) -> Estimate:
+    """Ends cut at what the quantity can be."""
+    low = None if estimate.low is None else max(least, estimate.low)
+    high = None if estimate.high is None else min(most, estimate.high)
+    return dataclasses.replace(estimate, low=low, high=high)
 
 
 def _cells(values: npt.ArrayLike) -> Floats:
@@ -169,9 +129,22 @@ def _cells(values: npt.ArrayLike) -> Floats:
     return data
 
 
-def _shares_of(by_item: Floats, value: float) -> Ends:
+def _two_way(data: Floats, part: Part, margin: float | None, level: float, units: tuple[str, str]) -> Estimate:
+    check_level(level)
+    counted = np.isfinite(data).astype(np.float64)
+    filled = np.where(counted > 0, data, 0.0)
+    value = float(filled.sum() / counted.sum())
+    by_set = filled.sum(0) / counted.sum(0)
+    rows = part(filled.sum(1), counted.sum(1), value)
+    if rows is None:
+        return Estimate(value, None, None, data.size, None, 0.0, f"all {len(data)} {units[0]} alike")
+    columns = pseudo_values(filled.sum(0), counted.sum(0)) if len(by_set) > 1 else by_set
+    return together(value, rows, columns, by_set, len(data), margin, level, units)
+
+
+def _differences(sums: Floats, counts: Floats, value: float) -> Ends:
     """Ends for other items and these sets, moved to `value` where cells are missing."""
-    n = len(by_item)
+    by_item, n = sums / counts, len(sums)
     worse, better = float(np.clip(by_item, 0, None).sum()), float(np.clip(-by_item, 0, None).sum())
     shift = value - (worse - better) / n
 
@@ -182,14 +155,24 @@ def _shares_of(by_item: Floats, value: float) -> Ends:
     return ends
 
 
-def _skewed_of(filled: Floats, counted: npt.NDArray[np.bool_], value: float) -> Ends | None:
-    if len(filled) < 2:
+def _rates(sums: Floats, counts: Floats, value: float) -> Ends:
+    count, n = float((sums / counts).sum()), len(sums)
+
+    def ends(tail: float) -> tuple[float, float]:
+        low, high = exact_ends(count, n, tail)
+        return low + value - count / n, high + value - count / n
+
+    return ends
+
+
+def _skewed(sums: Floats, counts: Floats, value: float) -> Ends | None:
+    if len(sums) < 2:
         return None
-    found = Moments.of(pseudo_values(filled.sum(1), counted.sum(1).astype(np.float64)), value)
+    found = Moments.of(pseudo_values(sums, counts), value)
     return found.ends if found.deviation > 0 else None
 
 
-def _together(
+def together(
     value: float,
     rows: Ends,
     columns: Floats,
@@ -201,7 +184,7 @@ def _together(
 ) -> Estimate:
     """The items' ends and those of the sets, added in squares around `value`."""
     sets, size, tail = len(columns), items * len(columns), (1 - level) / 2
-    own = _interval(value, rows, size, None, level, (Source(units[0], items),))
+    own = interval_of(value, rows, size, None, level, (Source(units[0], items),))
     if sets < LEAST:
         found = spread_only(by_set, units[1], least=LEAST, value=value)
         if sets == 1:  # the items' interval stands, about this set alone
@@ -212,14 +195,14 @@ def _together(
 
     def ends(side: float) -> tuple[float, float]:
         down, up = rows(side)
-        half = float(stats.t.isf(side, sets - 1)) * error
+        half = student_factor(side, sets - 1) * error
         return value - hypot(value - down, half), value + hypot(up - value, half)
 
-    source = Source(units[1], sets, float(stats.t.isf(tail, sets - 1)) * error, LEAST)
-    return _interval(value, ends, size, margin, level, (own.sources[0], source))
+    source = Source(units[1], sets, student_factor(tail, sets - 1) * error, LEAST)
+    return interval_of(value, ends, size, margin, level, (own.sources[0], source))
 
 
-def _interval(
+def interval_of(
     value: float, ends: Ends, n: int, margin: float | None, level: float, sources: tuple[Source, ...]
 ) -> Estimate:
     """With p by inversion; a single source gets the whole half width."""

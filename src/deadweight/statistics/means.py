@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import inf, isfinite, log1p, sqrt
 
 import numpy as np
-from scipy import stats
 
 from deadweight.errors import InputError
 from deadweight.statistics.clusters import grouped, pseudo_values
@@ -19,9 +18,11 @@ from deadweight.statistics.estimate import (
     Source,
     check_level,
     interval_label,
+    normal_factor,
     numbers,
     pairs,
     spread_only,
+    student_factor,
 )
 from deadweight.statistics.inversion import two_sided_p
 
@@ -52,15 +53,15 @@ class Moments:
         leaves open: one error at tail 0.025, more further out (ours; chosen by simulation). An end that this leaves
         unbounded is infinite.
         """
-        reach = float(stats.t.isf(tail, self.n - 1)) / sqrt(self.n)
-        doubt = max(0.0, float(stats.norm.isf(tail)) - 1) * sqrt(6 / self.n)
+        reach = student_factor(tail, self.n - 1) / sqrt(self.n)
+        doubt = max(0.0, normal_factor(tail) - 1) * sqrt(6 / self.n)
         up = _stretched(reach, max(0.0, self.skewness + doubt))
         down = _stretched(reach, max(0.0, doubt - self.skewness))
         return self.mean - self.deviation * down, self.mean + self.deviation * up
 
     def student(self, tail: float) -> tuple[float, float]:
         """Student's interval."""
-        half = float(stats.t.isf(tail, self.n - 1)) * self.deviation / sqrt(self.n)
+        half = student_factor(tail, self.n - 1) * self.deviation / sqrt(self.n)
         return self.mean - half, self.mean + half
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from math import sqrt
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from deadweight.errors import InputError
 from deadweight.statistics.clusters import grouped, pseudo_values
@@ -22,6 +22,7 @@ from deadweight.statistics.estimate import (
     numbers,
     pairs,
     spread_only,
+    student_factor,
 )
 from deadweight.statistics.inversion import two_sided_p
 
@@ -44,12 +45,13 @@ def difference_ends(worse: float, better: float, n: float, tail: float) -> tuple
     """Ends of (worse − better) / n, from the exact ends of both shares.
 
     The distances from a share to its own ends add in squares, with the correlation that two cells of one table have
-    (Donner and Zou 2012, "MOVER"; Newcombe 1998 for the correlation). Where no item changes for the better the upper
-    end is the exact one of a single share.
+    (Donner and Zou 2012, "MOVER"; Newcombe 1998 for the correlation, here with one item more in each cell: ours, for
+    tables of few items). Where no item changes for the better the upper end is the exact one of a single share.
     """
     p, q = worse / n, better / n
     (p_low, p_high), (q_low, q_high) = exact_ends(worse, n, tail), exact_ends(better, n, tail)
-    together = 2 * sqrt(p * q / max((1 - p) * (1 - q), 1e-12))
+    odds = (worse + 1) / (n - worse + 2), (better + 1) / (n - better + 2)
+    together = 2 * min(1.0, sqrt(odds[0] * odds[1]))
     down, up = p - p_low, p_high - p
     low = p - q - sqrt(down**2 + (q_high - q) ** 2 + together * down * (q_high - q))
     high = p - q + sqrt(up**2 + (q - q_low) ** 2 + together * up * (q - q_low))
@@ -159,7 +161,9 @@ def _effective(sums: Floats, sizes: Floats, value: float, tail: float) -> float:
     n, groups = float(sizes.sum()), len(sums)
     variance = float(np.var(pseudo_values(sums, sizes), ddof=1)) / groups
     alone = value * (1 - value) / n
-    if alone == 0 or variance == 0:  # nothing seen that could tell; as though each cluster were one value
+    if alone == 0:  # nothing seen that could tell: as though each cluster were one value
         return float(groups)
-    few = stats.t.ppf(tail, n - 1) / stats.t.ppf(tail, groups - 1)
+    if variance == 0:
+        return n
+    few = student_factor(tail, n - 1) / student_factor(tail, groups - 1)
     return float(min(n, max(1.0, n * alone / variance * few**2)))
