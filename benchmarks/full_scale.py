@@ -21,7 +21,7 @@ from deadweight.lab import Cell
 from deadweight.lab.forecast import forecast
 from deadweight.lab.tally import spoken as time
 from deadweight.studies import load_study
-from deadweight.studies.sizes import spoken
+from deadweight.studies.frame.sizes import spoken
 
 MACHINES = (1, 2, 4, 8, 16, 32, 64)
 IMAGENET_TRAIN, IMAGENET_HELD = 1_281_167, 50_000

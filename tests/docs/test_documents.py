@@ -60,7 +60,7 @@ def test_the_readme_starts_with_the_two_commands():
 def test_the_cells_of_the_readme_are_the_audits():
     """A key changes with a cell's options and code; the README's commands name keys."""
     from deadweight.studies.audit import AuditStudy
-    from deadweight.studies.running import plan
+    from deadweight.studies.frame.run import plan
 
     named = set(re.findall(r"audit/cells/([0-9a-f]{16})", (ROOT / "README.md").read_text()))
     trained = {cell.key for cell in plan(AuditStudy()).cells if cell.kind == "train"}

@@ -8,7 +8,7 @@ import re
 import pandas as pd
 import pytest
 import toy_study  # noqa: F401  # registers the study
-from deadweight.studies.running import run
+from deadweight.studies.frame.run import run
 from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint

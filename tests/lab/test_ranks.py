@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import yaml
-from deadweight.studies.running import open_run, run
+from deadweight.studies.frame.run import open_run, run
 
 from deadweight.errors import InputError
 from deadweight.lab import Store

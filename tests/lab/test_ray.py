@@ -7,7 +7,7 @@ import time
 
 import pytest
 import toy
-from deadweight.studies.running import run
+from deadweight.studies.frame.run import run
 
 import deadweight.lab.ray as engine
 from deadweight.errors import InputError, MachineError

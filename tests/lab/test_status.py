@@ -10,7 +10,7 @@ import pytest
 import toy
 import toy_study  # noqa: F401  # registers the study
 import yaml
-from deadweight.studies.running import open_run, run
+from deadweight.studies.frame.run import open_run, run
 
 from deadweight.cli import main
 from deadweight.errors import MachineError

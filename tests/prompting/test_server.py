@@ -21,7 +21,7 @@ from deadweight.prompting import server as backend
 from deadweight.prompting.generate import LocalGenerator
 from deadweight.prompting.server import Server, ServerGenerator, check_server, parse_server
 from deadweight.studies.icl import IclStudy
-from deadweight.studies.running import run
+from deadweight.studies.frame.run import run
 
 KEY = "sk-very-secret-0123456789"
 PROMPTS = ["Review: the soup was", "who wrote", "Question: the bread", "Review: the room was"]

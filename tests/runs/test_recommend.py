@@ -11,7 +11,7 @@ import yaml
 import deadweight as dw
 from deadweight.cli import app
 from deadweight.errors import InputError
-from deadweight.studies.recommend import actions, more_data, recommend
+from deadweight.runs.recommend import actions, more_data, recommend
 
 KEY = "0123456789abcdef"
 

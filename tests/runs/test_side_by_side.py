@@ -7,7 +7,7 @@ import json
 import pytest
 
 from deadweight.errors import InputError
-from deadweight.studies.comparison import compare
+from deadweight.runs.side_by_side import compare
 
 
 def found(id, verdict, estimate=0.02, unit="accuracy"):

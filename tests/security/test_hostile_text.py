@@ -17,8 +17,8 @@ from deadweight.lab import Cell, Store, run_cells
 from deadweight.lab.export import csv_text, findings_frame, latex_text, records_frame, write_table
 from deadweight.lab.progress import Watch
 from deadweight.studies import build_study
-from deadweight.studies.running import run
-from deadweight.studies.study import command_line
+from deadweight.studies.frame.run import run
+from deadweight.studies.frame.study import command_line
 
 XSS = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\"'&<!--"
 SHELL = "$(touch hacked)`touch hacked`; touch hacked | touch hacked && touch hacked\n'touch hacked' \"touch hacked\""

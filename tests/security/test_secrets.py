@@ -14,7 +14,7 @@ from deadweight.errors import InputError
 from deadweight.lab import Cell, Outcome, Store, run_cells
 from deadweight.secrets import HIDDEN, hidden, hide, holds_secret
 from deadweight.studies import build_study
-from deadweight.studies.running import run
+from deadweight.studies.frame.run import run
 
 VALUE = "correct-horse-battery-staple"
 SHAPES = {

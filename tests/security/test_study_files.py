@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from deadweight.cli import main
 from deadweight.errors import DeadweightError, InputError
 from deadweight.lab import Cell, Store, run_cells
-from deadweight.studies.reading import Plan, read_yaml
-from deadweight.studies.running import load_study, run, run_name
+from deadweight.studies.frame.plan import Plan, read_yaml
+from deadweight.studies.frame.run import load_study, run, run_name
 
 _LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)

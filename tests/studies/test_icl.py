@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 import yaml
-from deadweight.studies.running import load_study, retell, run
+from deadweight.studies.frame.run import load_study, retell, run
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from deadweight.errors import InputError, SourceError
@@ -18,7 +18,7 @@ from deadweight.prompting.embedded_tasks import ASKING
 from deadweight.prompting.frames import frame_prompts
 from deadweight.prompting.public_tasks import PUBLIC
 from deadweight.studies.audit import AuditStudy
-from deadweight.studies.depth import DepthStudy
+from deadweight.studies.depth.study import DepthStudy
 from deadweight.studies.icl import IclStudy, run_icl
 from deadweight.studies.icl_checks import demonstration_seed
 from deadweight.studies.icl_findings import icl_findings
@@ -26,7 +26,7 @@ from deadweight.studies.icl_override import FOLLOWED, SHAKEN, SHUNNED, override_
 from deadweight.studies.icl_page import icl_sections
 from deadweight.studies.icl_rates import Sitting, by_task, difference, loss
 from deadweight.studies.icl_tables import arithmetic_table, decoding_table, decomposition_table, item_table, sweep_table
-from deadweight.studies.mlp import MlpStudy
+from deadweight.studies.mlp.study import MlpStudy
 
 LABELS = ("good", "bad")
 

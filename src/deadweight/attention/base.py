@@ -141,6 +141,10 @@ class Mechanism(nn.Module, ABC):
     def macs(self, batch: int, tokens: int) -> Macs:
         """Products between activations in a full forward pass of `batch` sequences of `tokens` tokens."""
 
+    def macs_without_gradient(self, batch: int, tokens: int) -> int:
+        """Those of the necessary products that no gradient flows through, such as hashing: a step does them once."""
+        return 0
+
     @property
     def weight(self) -> Tensor:
         """A weight, for its dtype and device."""

@@ -22,6 +22,7 @@ from deadweight.errors import InputError
 KEEP_PARAMETERS = ("eager", "sdpa", "flash", "sliding_window", "linear", "block_sparse")
 PREFIX = "deadweight_"
 _OTHERWISE = {"flash": "fa"}  # transformers takes every name with "flash" in it for a kernel of its own
+MASKED = -1e4  # an additive mask this low leaves exp() nothing in any floating type
 OPTIONS = "deadweight_attention"  # attribute of a model's config: the options of the mechanism it runs with
 
 
@@ -125,6 +126,12 @@ def attend(made: Projected, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask
     if mask_B1TS is None:
         return made.attend(q_BHTD, k_BHSD, v_BHSD)
     queries, keys = q_BHTD.shape[2], k_BHSD.shape[2]
+    if mask_B1TS.dtype != torch.bool and bool(((mask_B1TS != 0) & (mask_B1TS > MASKED)).any()):
+        raise InputError(
+            "an attention mask with biases (as ALiBi's) that are neither 0 nor −∞",
+            expected="a mask that only lets through or hides",
+            cure="leave this model its own attention",
+        )
     seen_BTS = (mask_B1TS if mask_B1TS.dtype == torch.bool else mask_B1TS >= 0).expand(len(q_BHTD), 1, -1, -1)[:, 0]
     # A key is real if any query sees it: by the last query alone, an earlier packed sequence would pass for padding.
     real_BS = seen_BTS[..., :keys].any(1)

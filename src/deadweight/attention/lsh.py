@@ -123,10 +123,14 @@ class Lsh(Mechanism):
     def macs(self, batch: int, tokens: int) -> Macs:
         """Hashing and attending. Necessary is an upper bound: as if every query met `window` new keys a round."""
         width = self.head_dim
-        hashing = tokens * width * self.rounds * (self.buckets // 2)
+        heads = batch * self.heads
         reach = min(tokens - 1, self.window)
         met = min(self.rounds * (reach * (reach + 1) // 2 + (tokens - 1 - reach) * reach), tokens * (tokens - 1) // 2)
         block, before = block_shape(tokens, self.window)
         multiplied = self.rounds * -(-tokens // block) * block * block * (before + 1)
-        heads = batch * self.heads
-        return Macs(heads * (hashing + 2 * width * met), heads * (hashing + 2 * width * multiplied))
+        hashing = self.macs_without_gradient(batch, tokens)
+        return Macs(hashing + heads * 2 * width * met, hashing + heads * 2 * width * multiplied)
+
+    def macs_without_gradient(self, batch: int, tokens: int) -> int:
+        """Of the rotations that give the buckets."""
+        return batch * self.heads * tokens * self.head_dim * self.rounds * (self.buckets // 2)

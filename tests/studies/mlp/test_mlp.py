@@ -18,7 +18,7 @@ from deadweight.errors import InputError, SourceError
 from deadweight.lab import Cell, Record, Records, Store, run_cells
 from deadweight.models import load, transform
 from deadweight.studies.frame.run import load_study
-from deadweight.studies.mlp import variants as mlp_variants
+from deadweight.studies.mlp.study import variants as mlp_variants
 from deadweight.studies.mlp.cut_vision import calibration_images, cut_and_refit
 from deadweight.studies.mlp.study import MlpStudy
 from deadweight.studies.mlp.trained_variants import effect_size

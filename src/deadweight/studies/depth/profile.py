@@ -1,4 +1,4 @@
-"""The profile of the layers: similarity, scrambling, readouts, class collapse; described, and the useful depth shown."""
+"""The profile of the layers: similarity, scrambling, readouts, class collapse; and the useful depth."""
 
 from __future__ import annotations
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pandas as pd
 
-from deadweight.errors import InputError
-from deadweight.lab import Cell, Outcome, Record, Records, Workbench
+from deadweight.lab import Record, Records
 from deadweight.report import Figure, Table, charts
 from deadweight.statistics import Estimate
 from deadweight.studies.depth.profile import useful_depth_of
 from deadweight.studies.frame.effects import Effect
-from deadweight.studies.frame.experiment import Experiment
-from deadweight.studies.frame.models import ModelRef, model_name
+from deadweight.studies.frame.experiment import Derived
+from deadweight.studies.frame.models import model_name
 from deadweight.studies.frame.quantity import Quantity
 from deadweight.studies.frame.verdicts import Settled
 
@@ -27,16 +26,10 @@ _CURVES = {
 }
 
 
-class SideBySide(Experiment):
-    """No work of its own: what the profiles of several models say beside each other."""
+class SideBySide(Derived):
+    """What the profiles of several models say beside each other."""
 
     kind: ClassVar[str] = "side-by-side"
-
-    def cells(self, study: Any, subject: ModelRef | None) -> list[Cell]:
-        return []
-
-    def run(self, study: Any, cell: Cell, bench: Workbench) -> Outcome:
-        raise InputError(f"a cell of kind {cell.kind!r}", expected="no cell: this experiment reads other records")
 
     def effects(self, records: Records, margin: float) -> list[Effect]:
         return [

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from deadweight.errors import InputError
 from deadweight.lab import Cell, Outcome, Record, Records, Workbench
 from deadweight.report import Figure, Table
 from deadweight.studies.frame.effects import Effect
@@ -61,6 +62,19 @@ class Experiment(ABC):
         return list(records.where(kind=self.kind))
 
 
+class Derived(Experiment):
+    """An experiment without cells of its own: it reads what others recorded."""
+
+    def cells(self, study: Options, subject: Any) -> list[Cell]:
+        return []
+
+    def run(self, study: Options, cell: Cell, bench: Workbench) -> Outcome:
+        raise InputError(f"a cell of kind {cell.kind!r}", expected="no cell: this experiment reads other records")
+
+    def figures(self, records: Records, settled: Sequence[Settled], margin: float) -> list[Figure]:
+        return []
+
+
 def check_experiments(study: type[Study], experiments: Iterable[Experiment]) -> None:
     """Refuse a study whose experiments do not fit together: two of one kind, or a kind without a name."""
     kinds = [experiment.kind for experiment in experiments]
@@ -82,4 +96,4 @@ def check_effects(effects: Sequence[Effect]) -> None:
         raise ValueError(f"effects with one id: {', '.join(doubles)}")
 
 
-__all__ = ["Experiment", "check_effects", "check_experiments"]
+__all__ = ["Derived", "Experiment", "check_effects", "check_experiments"]

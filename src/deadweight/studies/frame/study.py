@@ -49,30 +49,34 @@ class Study(BaseModel, ABC):
         """What is looked at, each in turn: models, tasks; one of nothing where a study has no subjects of its own."""
         return [None]
 
+    def active(self) -> Sequence[Experiment]:
+        """The experiments, as this study's options set them up; the list itself unless a study says otherwise."""
+        return self.EXPERIMENTS
+
     def cells(self) -> list[Cell]:
         """The grid, in the order it runs. Reads enough of the sources to refuse bad input and to fingerprint them."""
         return [
             cell
             for subject in self.subjects()
-            for experiment in self.EXPERIMENTS
+            for experiment in self.active()
             for cell in experiment.cells(self, subject)
         ]
 
     def run(self, cell: Cell, bench: Workbench) -> Outcome:
         """Do one cell: the experiment of its kind does."""
-        for experiment in self.EXPERIMENTS:
+        for experiment in self.active():
             if experiment.kind == cell.kind:
                 return experiment.run(self, cell, bench)
         raise InputError(
             f"a cell of kind {cell.kind!r}",
-            expected=f"one of {', '.join(experiment.kind for experiment in self.EXPERIMENTS)}",
+            expected=f"one of {', '.join(experiment.kind for experiment in self.active())}",
             cure="the plan is of another version: run the study again with the same --out",
         )
 
     def settled(self, records: Records) -> list[tuple[Experiment, list[Settled]]]:
         """The effects of each experiment with their findings; verdicts are given over all of them together."""
         mine = records.where(study=self.kind)
-        effects = [(experiment, experiment.effects(mine, self.margin)) for experiment in self.EXPERIMENTS]
+        effects = [(experiment, experiment.effects(mine, self.margin)) for experiment in self.active()]
         flat = [effect for _, found in effects for effect in found]
         check_effects(flat)
         findings = iter(settle(flat, study=self.kind, margin=self.margin, command=self.command))

@@ -1,4 +1,4 @@
-"""The race: workers that die, run out of memory or lack a kernel are failed rows, and the others go on."""
+"""The interleaved benchmark: workers that die or lack memory or a kernel are failed rows, and the others go on."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ import torch
 from deadweight.attention import MECHANISMS
 from deadweight.errors import CellFailed
 from deadweight.meters import IdlePower, ModelledEnergy, NullEnergy, Reading, ReplayEnergy, count
-from deadweight.studies.attention_race import race
-from deadweight.studies.attention_subject import Subject
-from deadweight.studies.attention_timing import outcome
-from deadweight.studies.attention_worker import Entry, Runner
+from deadweight.studies.attention.timing.benchmark import interleaved_benchmark
+from deadweight.studies.attention.timing.outcome import outcome
+from deadweight.studies.attention.timing.subject import Subject
+from deadweight.studies.attention.timing.worker import Entry, Runner
 
 SMALL = {"dim": 16, "heads": 2, "length": 24}
 
@@ -25,8 +25,8 @@ def subjects(*names, **options):
 
 
 def test_every_round_holds_all_and_ratios_are_paired():
-    racers = race(subjects("sdpa", "linear"), rounds=4, metered=2)
-    found = outcome(racers, reference="sdpa", tokens=24, peak=1e9)
+    workers = interleaved_benchmark(subjects("sdpa", "linear"), rounds=4, metered=2)
+    found = outcome(workers, reference="sdpa", tokens=24, peak=1e9)
     assert found.measured["failed"] == {}
     assert found.result["reference"] == "sdpa"
     ours, theirs = (found.measured["mechanisms"][name]["rounds"] for name in ("linear", "sdpa"))
@@ -35,44 +35,50 @@ def test_every_round_holds_all_and_ratios_are_paired():
     assert ratio["value"] == pytest.approx((paired[1] + paired[2]) / 2)
     assert paired[0] <= ratio["low"] <= ratio["value"] <= ratio["high"] <= paired[-1]
     assert found.measured["mechanisms"]["sdpa"]["ratio"]["value"] == 1
-    assert found.context["kernels"] == {"sdpa": "sdpa:flash", "linear": racers[1].first["kernel"]}
-    for racer in racers:
-        assert len(racer.turns) == 4
-        assert [meter["times"] >= 1 for meter in racer.meters] == [True, True]
+    assert found.context["kernels"] == {"sdpa": "sdpa:flash", "linear": workers[1].first["kernel"]}
+    for worker in workers:
+        assert len(worker.turns) == 4
+        assert [meter["times"] >= 1 for meter in worker.meters] == [True, True]
 
 
 def test_a_killed_worker_is_a_failed_row_and_the_others_go_on():
-    workers = {}
+    started = {}
 
     def kill(text, done):
-        if done > 0.5 and "linear" in workers:
-            os.kill(workers.pop("linear"), signal.SIGKILL)
+        if done > 0.5 and "linear" in started:
+            os.kill(started.pop("linear"), signal.SIGKILL)
 
-    racers = race(subjects("sdpa", "linear", "eager"), rounds=4, metered=1, note=kill, watch=workers.__setitem__)
-    found = outcome(racers, reference="sdpa", tokens=24)
+    workers = interleaved_benchmark(
+        subjects("sdpa", "linear", "eager"), rounds=4, metered=1, note=kill, watch=started.__setitem__
+    )
+    found = outcome(workers, reference="sdpa", tokens=24)
     assert list(found.measured["mechanisms"]) == ["sdpa", "eager"]
     assert "SIGKILL" in found.measured["failed"]["linear"]
-    assert len(racers[0].turns) == len(racers[2].turns) == 4
-    assert not any(racer.process.is_alive() for racer in racers)
+    assert len(workers[0].turns) == len(workers[2].turns) == 4
+    assert not any(worker.process.is_alive() for worker in workers)
 
 
-def test_without_its_reference_a_race_has_no_ratios():
-    workers = {}
+def test_without_its_reference_a_benchmark_has_no_ratios():
+    started = {}
 
     def kill(text, done):
-        if "sdpa" in workers:
-            os.kill(workers.pop("sdpa"), signal.SIGKILL)
+        if "sdpa" in started:
+            os.kill(started.pop("sdpa"), signal.SIGKILL)
 
-    racers = race(subjects("eager", "sdpa"), rounds=3, metered=1, note=kill, watch=workers.__setitem__)
-    found = outcome(racers, reference="sdpa", tokens=24)
+    workers = interleaved_benchmark(
+        subjects("eager", "sdpa"), rounds=3, metered=1, note=kill, watch=started.__setitem__
+    )
+    found = outcome(workers, reference="sdpa", tokens=24)
     assert found.measured["mechanisms"]["eager"]["ratio"] is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can bound a process's memory")
 def test_out_of_memory_is_a_failed_row():
     wide = subjects("linear", "eager", length=4000, dim=32, heads=4)
-    racers = race(wide, rounds=3, metered=1, memory=1_200_000_000)  # the scores alone take 256 MB, several times
-    found = outcome(racers, reference="linear", tokens=4000)
+    workers = interleaved_benchmark(
+        wide, rounds=3, metered=1, memory=1_200_000_000
+    )  # the scores alone take 256 MB, several times
+    found = outcome(workers, reference="linear", tokens=4000)
     assert list(found.measured["mechanisms"]) == ["linear"]
     assert "memory" in found.measured["failed"]["eager"]
 
@@ -81,7 +87,7 @@ def test_a_missing_kernel_is_a_failed_row(tmp_path, monkeypatch):
     (tmp_path / "machine_without_flash.py").write_text(
         textwrap.dedent("""
         import torch
-        from deadweight.studies.attention_subject import Subject
+        from deadweight.studies.attention.timing.subject import Subject
 
         class Bare(Subject):
             def build(self):
@@ -95,21 +101,21 @@ def test_a_missing_kernel_is_a_failed_row(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     from machine_without_flash import Bare
 
-    racers = race({name: Bare(name, **SMALL) for name in ("sdpa", "flash")}, rounds=3, metered=1)
-    found = outcome(racers, reference="sdpa", tokens=24)
+    workers = interleaved_benchmark({name: Bare(name, **SMALL) for name in ("sdpa", "flash")}, rounds=3, metered=1)
+    found = outcome(workers, reference="sdpa", tokens=24)
     assert list(found.measured["mechanisms"]) == ["sdpa"]
     assert "no flash attention kernel" in found.measured["failed"]["flash"]
 
 
-def test_a_race_nobody_finishes_is_a_failed_cell():
-    racers = race(subjects("sdpa", dim=15), rounds=3)  # heads do not divide: raised in the worker
+def test_a_benchmark_nobody_finishes_is_a_failed_cell():
+    workers = interleaved_benchmark(subjects("sdpa", dim=15), rounds=3)  # heads do not divide: raised in the worker
     with pytest.raises(CellFailed, match="heads 2 do not divide dim 15"):
-        outcome(racers, reference="sdpa", tokens=24)
+        outcome(workers, reference="sdpa", tokens=24)
 
 
 def metered(devices, idle=None, rounds=2):
-    racers = race(subjects("sdpa"), rounds=3, metered=rounds, devices=devices, idle=idle)
-    found = outcome(racers, reference="sdpa", tokens=24)
+    workers = interleaved_benchmark(subjects("sdpa"), rounds=3, metered=rounds, devices=devices, idle=idle)
+    found = outcome(workers, reference="sdpa", tokens=24)
     return found.measured["mechanisms"]["sdpa"]
 
 
@@ -121,7 +127,7 @@ def test_joules_come_from_the_counter_a_step_and_a_token():
     assert energy["low"] <= energy["value"] <= energy["high"]
     assert energy["n"] == 2
     assert energy["high"] == pytest.approx(6.0 / times, rel=0.5)  # the other round may have repeated otherwise
-    assert found["metered"]["joules_a_token"]["value"] == pytest.approx(energy["value"] / 24)
+    assert found["metered"]["joules_per_token"]["value"] == pytest.approx(energy["value"] / 24)
     assert found["metered"]["energy_scope"] == {"replay": "what replay plays back"}
     assert found["meter_cost"]["ratio"]["n"] == 2
     assert found["meter_cost"]["edges"] > 0
@@ -178,11 +184,11 @@ def test_a_script_without_a_guard_does_not_run_twice(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent("""
-        from deadweight.studies.attention_race import race
-        from deadweight.studies.attention_subject import Subject
+        from deadweight.studies.attention.timing.benchmark import interleaved_benchmark
+        from deadweight.studies.attention.timing.subject import Subject
         print("here")
-        (racer,) = race({"sdpa": Subject("sdpa", dim=16, heads=2, length=24)}, rounds=3)
-        print(racer.error)
+        (worker,) = interleaved_benchmark({"sdpa": Subject("sdpa", dim=16, heads=2, length=24)}, rounds=3)
+        print(worker.error)
         """)
     )
     answer = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=250)

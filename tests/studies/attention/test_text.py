@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 import transformers
-from deadweight.studies.running import load_study
+from deadweight.studies.frame.run import load_study
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from deadweight.data import load_text
 from deadweight.errors import SourceError
 from deadweight.lab import Workbench
-from deadweight.studies.attention import EIGHT, AttentionStudy
-from deadweight.studies.attention_text import cut
+from deadweight.studies.attention.study import EIGHT, AttentionStudy
+from deadweight.studies.attention.text import cut
 
 WORDS = ["unknown", "def", "return", "self", "import", "the"]
 

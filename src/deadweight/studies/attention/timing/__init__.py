@@ -1,0 +1,1 @@
+"""The interleaved benchmark of attention mechanisms: what is timed, the worker processes, the record."""
