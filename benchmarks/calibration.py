@@ -188,11 +188,18 @@ def risen(generator: Generator, n: int, shape: Callable[..., Floats], margin: fl
 
 
 def crossed_losses(
-    generator: Generator, items: int, sets: int, spread: float, loss: float = 0.0, right: float = 0.5
+    generator: Generator,
+    items: int,
+    sets: int,
+    spread: float,
+    loss: float = 0.0,
+    right: float = 0.5,
+    lasting: float = 0.0,
 ) -> Floats:
     """(items, sets) differences of right/wrong: items differ in difficulty and effect, sets shift all items.
 
     spread: standard deviation of the sets' own loss, cut at two so that no probability leaves 0 to 1.
+    lasting: share of items that are right before and wrong after whatever the set, and as many the other way.
     """
     room = min(right, 1 - right)
     difficulty = right + room * 0.3 * generator.choice([-1.0, 1.0], (items, 1))
@@ -200,7 +207,8 @@ def crossed_losses(
     shift = np.clip(generator.normal(0, spread, (1, sets)), -2 * spread, 2 * spread) if spread else np.zeros((1, sets))
     before = generator.random((items, sets)) < difficulty
     after = generator.random((items, sets)) < np.clip(difficulty + effect - loss - shift, 0, 1)
-    return before.astype(np.float64) - after
+    fate = generator.random((items, 1))
+    return np.where(fate < lasting, 1.0, np.where(fate < 2 * lasting, -1.0, before.astype(np.float64) - after))
 
 
 def crossings(runs: int, seed: int) -> Iterator[Row]:
@@ -212,11 +220,12 @@ def crossings(runs: int, seed: int) -> Iterator[Row]:
                     lambda g, i=items, j=sets, s=spread: st.two_way_mean(crossed_losses(g, i, j, s)), 0.0, runs, seed,
                 )  # fmt: skip
     for seeds in (3, 5):
-        for spread in (0.0, 0.005, 0.01):
+        for spread, lasting in ((0.0, 0.0), (0.005, 0.0), (0.01, 0.0), (0.0, 0.004), (0.005, 0.02)):
             yield coverage(
-                "two_way_mean", f"359 images at 96 % right, {seeds} seeds, s.d. {spread:g}",
-                lambda g, j=seeds, s=spread: st.two_way_mean(crossed_losses(g, 359, j, s, right=0.96)),
-                0.0, runs, seed,
+                "two_way_mean", f"359 images at 96 % right, {seeds} seeds, s.d. {spread:g}, {lasting:.1%} lasting",
+                lambda g, j=seeds, s=spread, la=lasting: st.two_way_mean(
+                    crossed_losses(g, 359, j, s, right=0.96, lasting=la)
+                ), 0.0, runs, seed,
             )  # fmt: skip
         for name, shape in SHAPES.items():
             yield coverage(
@@ -343,8 +352,11 @@ def icl_study(generator: Generator, findings: int, items: int, sets: int, spread
     return any_false(found, 0.01)
 
 
-def mlp_study(generator: Generator, seeds: int, spread: float) -> bool:
-    found = [st.two_way_mean(crossed_losses(generator, 359, seeds, spread, 0.01, right=0.95), 0.01) for _ in range(3)]
+def mlp_study(generator: Generator, seeds: int, spread: float, lasting: float) -> bool:
+    found = [
+        st.two_way_mean(crossed_losses(generator, 359, seeds, spread, 0.01 / (1 - 2 * lasting), 0.95, lasting), 0.01)
+        for _ in range(3)
+    ]
     return any_false(found, 0.01)
 
 
@@ -396,10 +408,10 @@ def studies(runs: int, seed: int) -> Iterator[Row]:
                     lambda g, m=findings, j=sets, s=spread: icl_study(g, m, 48, j, s), max(50, runs // least), seed,
                 )  # fmt: skip
     for seeds in (3, 5):
-        for spread in (0.0, 0.005, 0.01):
+        for spread, lasting in ((0.0, 0.0), (0.01, 0.0), (0.0, 0.004), (0.005, 0.02)):
             yield decisions(
-                "verdicts, mlp", f"3 variants, {seeds} seeds, s.d. {spread:g}",
-                lambda g, j=seeds, s=spread: mlp_study(g, j, s), runs, seed,
+                "verdicts, mlp", f"3 variants, {seeds} seeds, s.d. {spread:g}, {lasting:.1%} lasting",
+                lambda g, j=seeds, s=spread, la=lasting: mlp_study(g, j, s, la), runs, seed,
             )  # fmt: skip
     for sets in (3, 5):
         for spread in (0.05, 0.1):

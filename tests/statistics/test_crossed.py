@@ -70,8 +70,12 @@ def test_cells_that_do_not_count_are_left_out():
     values = table(30, 3)
     holed = np.vstack([values, np.full((5, 3), np.nan)])
     assert two_way_mean(holed, 0.0) == two_way_mean(values, 0.0)
-    values[0, 0] = np.nan
-    assert two_way_mean(values).value == pytest.approx(np.nanmean(values))
+    values[:10, 1:] = np.nan
+    found = two_way_mean(values)
+    by_item = np.nanmean(values, axis=1)
+    items = accuracy_loss(np.clip(by_item, 0, None), np.clip(-by_item, 0, None))
+    assert found.value == pytest.approx(np.nanmean(values)) != pytest.approx(items.value)
+    assert found.high - found.value == pytest.approx(np.hypot(items.high - items.value, found.sources[1].half))
 
 
 def test_a_rate_over_sets_stays_within_its_bounds():

@@ -31,6 +31,13 @@ def test_the_side_of_the_long_tail_is_wider_and_mirrors():
     assert (left.low, left.high) == pytest.approx((-right.high, -right.low))
 
 
+def test_the_moments_are_scipys_freed_of_bias():
+    values = np.random.default_rng(0).lognormal(size=11)
+    found = Moments.of(values)
+    assert found.skewness == pytest.approx(stats.skew(values, bias=False))
+    assert (found.mean, found.deviation) == pytest.approx((values.mean(), stats.tstd(values)))
+
+
 def test_the_stretch_undoes_halls_transformation():
     """y = (exp(bT) − 1)/b with b = 2γ/3, T = (mean − truth)/deviation, must reach −t/√n at the upper end."""
     moments = Moments(1.0, 2.0, 0.8, 16)

@@ -93,6 +93,20 @@ def test_shares_count_as_parts_of_items():
     assert found.high < accuracy_loss([1, 1, 1, 1], [1, 0, 1, 1]).high
 
 
+def test_many_shares_come_close_to_the_normal_interval():
+    """Five independent seeds an item: as binomial counts of whole items the interval would be twice as wide."""
+    generator = np.random.default_rng(0)
+    before, after = (generator.random((2000, 5)) < p for p in (0.6, 0.55))
+    found = accuracy_loss(before.mean(1), after.mean(1))
+    half = 1.96 * (before.mean(1) - after.mean(1)).std(ddof=1) / np.sqrt(2000)
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
+
+
+def test_few_changed_shares_leave_room_for_an_item_that_changes_with_every_seed():
+    found = accuracy_loss([1.0] * 359, [0.8] + [1.0] * 358)
+    assert found.high > 0.0102
+
+
 def test_answers_to_one_item_are_one_item():
     alone = rate([1, 0] * 20)
     thrice = rate([1, 1, 1, 0, 0, 0] * 20, clusters=[item for item in range(40) for _ in range(3)])
@@ -103,6 +117,8 @@ def test_answers_to_one_item_are_one_item():
 def test_clusters_never_make_a_rate_surer_than_its_values():
     values = [1, 0] * 30
     assert rate(values, clusters=[i // 2 for i in range(60)]).low == pytest.approx(rate(values).low)
+    values, pairs = [1, 1, *values], [i // 2 for i in range(62)]  # one pair that does not cancel
+    assert rate(values, clusters=pairs).low == pytest.approx(rate(values).low)
 
 
 def test_one_cluster_has_no_interval():

@@ -54,7 +54,7 @@ def test_equal_budgets_tell_the_range_of_seeds_as_that():
 
 
 def test_the_front_keeps_what_no_other_beats():
-    assert front({"a": (1, 3), "b": (2, 2), "c": (3, 2.5), "d": (1, 3)}) == ["a", "d", "b"]
+    assert front({"a": (1, 3), "b": (2, 2), "c": (3, 2.5), "d": (1, 3), "e": (1, 4)}) == ["a", "d", "b"]
 
 
 @pytest.mark.parametrize(

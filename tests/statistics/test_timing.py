@@ -48,6 +48,10 @@ def test_p_is_the_sign_tests_and_agrees_with_the_interval(n):
         assert (p <= 0.05) == (margin < found.low or margin > found.high)
 
 
+def test_rounds_that_equal_the_margin_count_for_neither_side():
+    assert median([1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0], 1.0).p == 1.0
+
+
 def test_a_busy_machine_cancels_in_a_ratio():
     load = [1.0, 3.0, 2.0, 8.0, 1.5, 4.0]
     found = ratio([2 * x for x in load], load)

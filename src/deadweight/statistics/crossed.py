@@ -23,7 +23,7 @@ from deadweight.statistics.estimate import (
 )
 from deadweight.statistics.inversion import Ends, two_sided_p
 from deadweight.statistics.means import Moments
-from deadweight.statistics.proportions import difference_ends, exact_ends
+from deadweight.statistics.proportions import difference_ends, effective_changes, effective_share, exact_ends
 
 Part = Callable[[Floats, Floats, float], Ends | None]  # sums and counts by item, value -> ends of the items' part
 LEAST = 3  # of two sets Student's factor is 12.7: an interval that has never settled anything
@@ -144,8 +144,7 @@ def _two_way(data: Floats, part: Part, margin: float | None, level: float, units
 
 def _differences(sums: Floats, counts: Floats, value: float) -> Ends:
     """Ends for other items and these sets, moved to `value` where cells are missing."""
-    by_item, n = sums / counts, len(sums)
-    worse, better = float(np.clip(by_item, 0, None).sum()), float(np.clip(-by_item, 0, None).sum())
+    worse, better, n = effective_changes(sums / counts)
     shift = value - (worse - better) / n
 
     def ends(tail: float) -> tuple[float, float]:
@@ -156,7 +155,7 @@ def _differences(sums: Floats, counts: Floats, value: float) -> Ends:
 
 
 def _rates(sums: Floats, counts: Floats, value: float) -> Ends:
-    count, n = float((sums / counts).sum()), len(sums)
+    count, n = effective_share(sums / counts)
 
     def ends(tail: float) -> tuple[float, float]:
         low, high = exact_ends(count, n, tail)

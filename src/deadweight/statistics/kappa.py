@@ -11,7 +11,7 @@ from deadweight.errors import InputError
 from deadweight.statistics.crossed import interval_of, together, within
 from deadweight.statistics.estimate import LEVEL, Estimate, Floats, Source, check_level
 from deadweight.statistics.inversion import Ends
-from deadweight.statistics.proportions import exact_ends
+from deadweight.statistics.proportions import effective_share, exact_ends
 
 
 def cohen_kappa(
@@ -79,7 +79,7 @@ def cohen_kappa(
 
 def _agreement_of(shares: Floats, value: float, chance: float) -> Ends:
     """Ends of κ from the exact ones of the share that agrees, the frequencies held as they are (Cohen 1960)."""
-    count, n = float(shares.sum()), len(shares)
+    count, n = effective_share(shares)
 
     def ends(tail: float) -> tuple[float, float]:
         low, high = exact_ends(count, n, tail)

@@ -31,7 +31,7 @@ LEAST = 5  # below it a skew of the values cannot be told from none, and no end 
 
 @dataclass(frozen=True)
 class Moments:
-    """What an interval for a mean needs: mean, standard deviation (n − 1), skewness, number."""
+    """What an interval for a mean needs: mean, standard deviation and skewness freed of their bias, number."""
 
     mean: float
     deviation: float
@@ -42,8 +42,10 @@ class Moments:
     def of(cls, values: Floats, mean: float | None = None) -> Moments:
         own = float(values.mean())
         deviation = float(values.std(ddof=1))
-        skewness = float(((values - own) ** 3).mean()) / deviation**3 if deviation > 0 else 0.0
-        return cls(own if mean is None else mean, deviation, skewness, len(values))
+        n, skewness = len(values), 0.0
+        if deviation > 0 and n > 2:
+            skewness = float(((values - own) ** 3).sum()) / deviation**3 * n / ((n - 1) * (n - 2))
+        return cls(own if mean is None else mean, deviation, skewness, n)
 
     def ends(self, tail: float) -> tuple[float, float]:
         """Student's interval, wider on the side where a skewed sample hides its large values.

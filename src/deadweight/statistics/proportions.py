@@ -30,7 +30,7 @@ from deadweight.statistics.inversion import two_sided_p
 def exact_ends(count: float, n: float, tail: float) -> tuple[float, float]:
     """Clopper and Pearson's ends (1934) of a share, each wrong in at most `tail` of samples.
 
-    `count` need not be whole: a sum of shares between 0 and 1 varies less than a count of the same mean.
+    Neither need be whole.
 
     >>> [round(end, 4) for end in exact_ends(0, 359, 0.025)]
     [0.0, 0.0102]
@@ -99,14 +99,30 @@ def accuracy_loss(
 
 def loss_of(lost: Floats, margin: float | None, *, level: float = LEVEL, unit: str = "items") -> Estimate:
     """As :func:`accuracy_loss`, from the differences of each item, between −1 and 1."""
-    n, tail = len(lost), (1 - check_level(level)) / 2
+    tail, counts, value = (1 - check_level(level)) / 2, effective_changes(lost), float(lost.mean())
+    low, high = difference_ends(*counts, tail)
+    p = None if margin is None else two_sided_p(lambda side: difference_ends(*counts, side), value, margin)
+    source = Source(unit, len(lost), (high - low) / 2)
+    return Estimate(value, low, high, len(lost), p, level, interval_label(level), (source,))
+
+
+def effective_changes(lost: Floats) -> tuple[float, float, float]:
+    """Numbers of items that get worse, that get better, and of all, which are as sure as these differences.
+
+    Right/wrong counts as itself. An item's share, over several seeds, changes by less than a whole item: the numbers
+    grow by what that takes off the variance, Σ|d| / Σd², with one whole item more in both sums, for an item that
+    changes with every seed may not have been among these few (ours).
+    """
+    sure = (float(np.abs(lost).sum()) + 1) / (float((lost**2).sum()) + 1)
     worse, better = float(np.clip(lost, 0, None).sum()), float(np.clip(-lost, 0, None).sum())
-    value = (worse - better) / n
-    low, high = difference_ends(worse, better, n, tail)
-    p = None
-    if margin is not None:
-        p = two_sided_p(lambda side: difference_ends(worse, better, n, side), value, margin)
-    return Estimate(value, low, high, n, p, level, interval_label(level), (Source(unit, n, (high - low) / 2),))
+    return sure * worse, sure * better, sure * len(lost)
+
+
+def effective_share(shares: Floats) -> tuple[float, float]:
+    """Count and number of right/wrong values which are as sure as these shares; see :func:`effective_changes`."""
+    n, value = len(shares), float(shares.mean())
+    sure = max(1.0, (n * value * (1 - value) + 1) / (float(((shares - value) ** 2).sum()) + 1))
+    return sure * n * value, sure * n
 
 
 def rate(
