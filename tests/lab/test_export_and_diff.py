@@ -8,7 +8,6 @@ import re
 import pandas as pd
 import pytest
 import toy_study  # noqa: F401  # registers the study
-from deadweight.studies.frame.run import run
 from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
@@ -20,6 +19,7 @@ from deadweight.lab.compare import compare, difference_interval
 from deadweight.lab.export import csv_text, latex_text, records_frame, write_table
 from deadweight.lab.records import Record
 from deadweight.studies import build_study
+from deadweight.studies.frame.run import run
 
 
 def _call(capsys, *arguments):

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 import yaml
-from deadweight.studies.frame.run import open_run, run
 
 from deadweight.errors import InputError
 from deadweight.lab import Store
+from deadweight.studies.frame.run import open_run, run
 
 TINY = {"study": "mlp", "limit": 60, "epochs": 2, "dim": 16, "depth": 2, "heads": 2, "patch_size": 4,
         "variants": ["baseline", "grouped"], "seeds": [0]}  # fmt: skip

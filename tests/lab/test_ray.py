@@ -7,13 +7,13 @@ import time
 
 import pytest
 import toy
-from deadweight.studies.frame.run import run
 
 import deadweight.lab.ray as engine
 from deadweight.errors import InputError, MachineError
 from deadweight.lab import Cell, Store, run_cells
 from deadweight.lab.limits import Limits
 from deadweight.studies import build_study
+from deadweight.studies.frame.run import run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, of files it leaves to the garbage collector
 

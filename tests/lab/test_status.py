@@ -10,13 +10,13 @@ import pytest
 import toy
 import toy_study  # noqa: F401  # registers the study
 import yaml
-from deadweight.studies.frame.run import open_run, run
 
 from deadweight.cli import main
 from deadweight.errors import MachineError
 from deadweight.lab import Store, run_cells
 from deadweight.lab.tally import look_at, orphans
 from deadweight.studies import build_study
+from deadweight.studies.frame.run import open_run, run
 
 
 def _call(capsys, *arguments):

@@ -20,8 +20,8 @@ from deadweight.models import load_lm
 from deadweight.prompting import server as backend
 from deadweight.prompting.generate import LocalGenerator
 from deadweight.prompting.server import Server, ServerGenerator, check_server, parse_server
-from deadweight.studies.icl import IclStudy
 from deadweight.studies.frame.run import run
+from deadweight.studies.icl.study import IclStudy
 
 KEY = "sk-very-secret-0123456789"
 PROMPTS = ["Review: the soup was", "who wrote", "Question: the bread", "Review: the room was"]

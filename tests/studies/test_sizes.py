@@ -1,8 +1,7 @@
 """What ``--dry-run`` says a plan will take."""
 
-from deadweight.studies.frame.sizes import _SEEN, by_kind
-
 from deadweight.studies.depth.study import DepthStudy
+from deadweight.studies.frame.sizes import _SEEN, by_kind
 
 
 def test_every_cell_about_a_vision_model_was_weighed():

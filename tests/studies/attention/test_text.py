@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 import transformers
-from deadweight.studies.frame.run import load_study
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from deadweight.data import load_text
@@ -13,6 +12,7 @@ from deadweight.errors import SourceError
 from deadweight.lab import Workbench
 from deadweight.studies.attention.study import EIGHT, AttentionStudy
 from deadweight.studies.attention.text import cut
+from deadweight.studies.frame.run import load_study
 
 WORDS = ["unknown", "def", "return", "self", "import", "the"]
 

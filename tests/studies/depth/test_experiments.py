@@ -12,9 +12,8 @@ from deadweight.data import as_tensors, load_images, load_text
 from deadweight.evaluation import from_bits, token_sequences
 from deadweight.lab import Cell, Store
 from deadweight.models import load, load_lm
-from deadweight.studies.depth.study import language, shorten
 from deadweight.studies.depth.cls_token import cls_hidden
-from deadweight.studies.depth.study import DepthStudy
+from deadweight.studies.depth.study import DepthStudy, language, shorten
 from deadweight.studies.frame.run import run
 from deadweight.surgery import drop_blocks, save, scale_positions
 

@@ -8,8 +8,7 @@ import deadweight as dw
 from deadweight.errors import SourceError
 from deadweight.evaluation import token_sequences
 from deadweight.lab import Cell, Record, Records, Store, run_cells
-from deadweight.studies.mlp.study import cut_language
-from deadweight.studies.mlp.study import MlpStudy
+from deadweight.studies.mlp.study import MlpStudy, cut_language
 
 
 @pytest.fixture(autouse=True, scope="module")

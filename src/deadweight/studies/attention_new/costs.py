@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
-from deadweight.lab import Record, Records
-from deadweight.report import Table
 from deadweight.studies.attention_derived import after_budget, crossover, exponent, front
 from deadweight.studies.attention_findings import by_length
 from deadweight.studies.attention_records import held_out, joules, layers, runs, timed_model, trained, unit_of
+
+from deadweight.lab import Record, Records
+from deadweight.report import Table
 
 MISSING = "missing"
 

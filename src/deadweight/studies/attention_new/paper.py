@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+from deadweight.studies.attention_records import held_out, runs, timed_model, trained
+from deadweight.studies.attention_tables import MISSING, milliseconds, number
 
 from deadweight.lab import Record, Records
 from deadweight.report import Figure, Table, charts
-from deadweight.studies.attention_records import held_out, runs, timed_model, trained
-from deadweight.studies.attention_tables import MISSING, milliseconds, number
 
 HOUR = 3600.0
 

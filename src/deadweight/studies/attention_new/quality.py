@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
-from deadweight.lab import Record, Records
-from deadweight.report import Figure, Section, charts
 from deadweight.studies.attention_paper import paper_figures, paper_tables, undrawn
 from deadweight.studies.attention_records import all_layers, held_out, layers, runs, timed_model, trained, unit_of
 from deadweight.studies.attention_tables import costs, failures, fronts, milliseconds, quality, scaling, unmeasured
+
+from deadweight.lab import Record, Records
+from deadweight.report import Figure, Section, charts
 
 TITLE = "Attention: what each mechanism costs"
 QUESTION = "Which attention mechanism costs what: time, memory, energy, quality?"

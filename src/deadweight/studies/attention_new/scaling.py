@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
-from deadweight.lab import Estimate, Finding, Record, Records, bootstrap_mean, paired_t
-from deadweight.meters import Reading, carbon
 from deadweight.studies.attention_derived import after_budget, crossover, exponent
 from deadweight.studies.attention_records import (
     held_out,
@@ -20,6 +17,9 @@ from deadweight.studies.attention_records import (
     trained,
     unit_of,
 )
+
+from deadweight.lab import Estimate, Finding, Record, Records, bootstrap_mean, paired_t
+from deadweight.meters import Reading, carbon
 
 EXACT = ("eager", "sdpa", "flash")  # the same function computed in different ways
 ENOUGH_SEEDS = 3  # below it nothing can be said about other training runs

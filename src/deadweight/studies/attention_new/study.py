@@ -7,6 +7,12 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+from deadweight.studies.attention_race import race
+from deadweight.studies.attention_records import reference as reference_of
+from deadweight.studies.attention_subject import Subject, causal
+from deadweight.studies.attention_text import cut
+from deadweight.studies.attention_timing import outcome
+from deadweight.studies.study import Study
 from pydantic import Field, PrivateAttr, model_validator
 
 from deadweight.attention import MECHANISMS
@@ -18,12 +24,6 @@ from deadweight.models import torch_dtype
 from deadweight.models.gpt2 import GPT2, GPT2Config
 from deadweight.report import Section
 from deadweight.studies import attention_findings, attention_page
-from deadweight.studies.attention_race import race
-from deadweight.studies.attention_records import reference as reference_of
-from deadweight.studies.attention_subject import Subject, causal
-from deadweight.studies.attention_text import cut
-from deadweight.studies.attention_timing import outcome
-from deadweight.studies.study import Study
 from deadweight.training import suitable_threads
 from deadweight.training.language import VALIDATION_WINDOWS, train_language
 

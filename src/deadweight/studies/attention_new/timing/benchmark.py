@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
+from deadweight.studies.attention_subject import Subject
+from deadweight.studies.attention_worker import Entry, serve
 
 from deadweight.attention import MECHANISMS
 from deadweight.lab import Json
 from deadweight.lab.local import obituary
 from deadweight.meters import EnergyDevice, IdlePower
-from deadweight.studies.attention_subject import Subject
-from deadweight.studies.attention_worker import Entry, serve
 
 # Imported once, in the server that workers are forked from, rather than by each of them at their first call.
 PRELOAD = ["torch", "torch._dynamo", "zeus.device.cpu", "zeus.device.gpu", "deadweight.studies.attention_worker"]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from deadweight.studies.attention_race import Racer
 
 from deadweight.errors import CellFailed
 from deadweight.lab import Estimate, Json, Outcome
 from deadweight.meters import IdlePower
-from deadweight.studies.attention_race import Racer
 
 BOOTSTRAP = 4000
 TRAINING = 3  # products of a training step per one of the forward pass: each has two in the backward pass

@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
+from deadweight.studies.attention_subject import DECODED, Built, Subject
 
 from deadweight.lab import Json
 from deadweight.lab.worker import die_with_parent, limit_memory
 from deadweight.meters import EnergyDevice, IdlePower, energy_devices, measure
 from deadweight.meters.clock import Stopwatch
 from deadweight.meters.memory import MemoryMeter
-from deadweight.studies.attention_subject import DECODED, Built, Subject
 
 METERED = 0.02  # seconds a metered window has at least, so that the meter's edges are seen against something
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from deadweight.errors import InputError
@@ -15,7 +13,7 @@ from deadweight.prompting import Answers, Setting, Task, classify, frame_prompts
 from deadweight.prompting.alignment import INVALID, permutation
 from deadweight.prompting.classify import LIKELIHOODS
 from deadweight.prompting.generate import Generator, parse_label
-from deadweight.studies.icl_checks import demonstration_seed
+from deadweight.studies.icl.checks import demonstration_seed
 
 STUDY = "icl"
 VERSION = 2
@@ -112,16 +110,3 @@ def _accuracy_name(frame: Mapping[str, Json]) -> str:
 def check_decoding(decoding: str) -> None:
     if decoding not in DECODINGS:
         raise InputError(f"decoding {decoding!r}", expected=f"one of {', '.join(DECODINGS)}")
-
-
-def digest(path: Path) -> str | None:
-    """A digest of a file's content, or of all files of a folder; None for what is no path here."""
-    if not path.exists():
-        return None
-    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
-    total = hashlib.blake2b(digest_size=12)
-    for one in files:
-        total.update(one.name.encode())
-        with one.open("rb") as file:
-            total.update(hashlib.file_digest(file, "blake2b").digest())
-    return total.hexdigest()

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
-from deadweight.errors import InputError
-from deadweight.lab import Cell, Finding, Json, Outcome, Record, Records, Workbench
-from deadweight.lab.findings import Findings, settle
-from deadweight.models import LanguageModel, check_language, load_lm
-from deadweight.prompting import CONDITIONS, Setting, Task, load_task
+from deadweight.lab import Json, Record, Records
+from deadweight.models import LanguageModel, load_lm
+from deadweight.prompting import CONDITIONS, Task
 from deadweight.prompting.demonstrations import EVERY_CONDITION
 from deadweight.prompting.generate import LocalGenerator
-from deadweight.prompting.server import ServerGenerator, check_server, is_server, parse_server
-from deadweight.report import Section
-from deadweight.studies.icl_cells import MAX_TOKENS, STUDY, VERSION, ask, cell_of, check_decoding, digest, write
-from deadweight.studies.icl_checks import check_prompts, check_task, known_to_fit
-from deadweight.studies.icl_findings import icl_findings
-from deadweight.studies.icl_page import icl_sections
-from deadweight.studies.study import Study, command_line
+from deadweight.studies.frame.experiment import Experiment
+from deadweight.studies.frame.study import Study
+from deadweight.studies.icl.answers import Answers
+from deadweight.studies.icl.arithmetic import Arithmetic
+from deadweight.studies.icl.cells import STUDY, VERSION, ask, cell_of, check_decoding, write
+from deadweight.studies.icl.checks import check_task
+from deadweight.studies.icl.override import Override
+from deadweight.studies.icl.sweep import Sweep
 
 SMOLLM2 = "embedded:smollm2-135m-instruct"
 TASKS = ("embedded:sentiment", "embedded:topic", "embedded:question_type", "embedded:nli", "embedded:subjectivity",
@@ -37,6 +35,11 @@ class IclStudy(Study):
 
     kind: ClassVar[str] = STUDY
     version: ClassVar[int] = VERSION
+    EXPERIMENTS: ClassVar[tuple[Experiment, ...]] = (Answers(), Sweep(), Override(), Arithmetic())
+    TITLE: ClassVar[str] = "Demonstrations"
+    QUESTION: ClassVar[str] = (
+        "Do demonstrations override what label words mean, or only refine what the model believes anyway?"
+    )
 
     language: tuple[str, ...] = Field(default=(SMOLLM2,), min_length=1, description="sources of the language models")
     tasks: tuple[str, ...] = Field(default=TASKS, min_length=1, description="sources of the classification tasks")
@@ -69,83 +72,27 @@ class IclStudy(Study):
     @classmethod
     def for_audit(cls, **options: Any) -> IclStudy:
         """The study as the audit runs it: small enough for a minute on two cores; `options` win."""
-        small: dict[str, Any] = {"tasks": TASKS[:3], "k": (2, 8), "seeds": (0, 1), "limit": 24}
+        small: dict[str, Any] = {"tasks": TASKS[:3], "k": (2, 8), "seeds": (0, 1, 2), "limit": 20}
         return cls(**{**small, **options})
 
-    def cells(self) -> list[Cell]:
-        names = {source: self._fingerprint(source) for source in self.language}
-        tasks = [load_task(source) for source in self.tasks]
-        called = [task.name for task in tasks]
-        for what, given in (("task", called), ("model", self.language), ("seed", self.seeds), ("k", self.k)):
-            if len(set(given)) < len(given):
-                raise InputError(f"{what}: {list(given)}", expected=f"each {what} once")
-        for task in tasks:
-            check_task(
-                task, self.k, self.conditions, self.seeds, self.seed, self.limit, self.demonstrations == "per-item"
-            )
-        for language in self.language:
-            if not is_server(language) and not known_to_fit(language, self.tasks):
-                check_prompts(
-                    language, tasks, self.conditions, self.k, self.seeds, self.seed, self.limit,
-                    Setting(self.demonstrations == "per-item", self.too_long),
-                    MAX_TOKENS if self.decoding == "greedy" else 0,
-                )  # fmt: skip
-        dtypes = dict.fromkeys([self.dtype, *([self.compare_dtype] if self.compare_dtype else [])])
-        return [
-            cell_of(task, self._params(language, source, seed, dtype), {"language": name, "task": task.digest})
-            for language, name in names.items()
-            for dtype in dtypes
-            for seed in self.seeds  # before the tasks, so that a budget that ends cuts all of them alike
-            for source, task in zip(self.tasks, tasks, strict=True)
-        ]
-
-    def _fingerprint(self, source: str) -> str:
-        if is_server(source):
-            check_server(source, self.decoding)
-            return source
-        language = check_language(source)
-        return digest(Path(language.name)) or language.text
-
-    def _params(self, language: str, task: str, seed: int, dtype: str) -> dict[str, Json]:
+    def params(self, language: str, task: str, seed: int, dtype: str) -> dict[str, Json]:
+        """What of the options goes into a cell."""
         return {
             "task": task, "seed": seed, "k": list(self.k), "conditions": list(self.conditions), "limit": self.limit,
             "study_seed": self.seed, "dtype": dtype, "language": language, "decoding": self.decoding,
             "demonstrations": self.demonstrations, "too_long": self.too_long,
         }  # fmt: skip
 
-    def run(self, cell: Cell, bench: Workbench) -> Outcome:
-        source, dtype, task = cell.params["language"], cell.params["dtype"], load_task(cell.params["task"])
-        if is_server(source):
-            bench.note(f"asking {parse_server(source).model}")
-            generator = ServerGenerator(parse_server(source), bench.folder / "replies.jsonl")
-            return Outcome(write(generator, task, cell.params))
+    def loaded(self, source: str, dtype: str, device: str) -> LanguageModel:
+        """The language model, kept until another is asked for."""
         if self._kept.get("of") != (source, dtype):
             self._kept.clear()
-            bench.note(f"loading {source}")
-            self._kept.update(lm=load_lm(source, dtype=dtype, device=bench.device), of=(source, dtype))
+            self._kept.update(lm=load_lm(source, dtype=dtype, device=device), of=(source, dtype))
         lm: LanguageModel = self._kept["lm"]
-        bench.note(f"asking {lm.name.rsplit('/', 1)[-1]}")
-        if cell.params["decoding"] == "greedy":
-            return Outcome(write(LocalGenerator(lm), task, cell.params, lm))
-        return Outcome(ask(lm, task, cell.params))
-
-    def findings(self, records: Records) -> list[Finding]:
-        return icl_findings(records, self.margin, self.command)
-
-    def sections(self, records: Records) -> list[Section]:
-        return icl_sections(records)
+        return lm
 
     def close(self) -> None:
         self._kept.clear()
-
-    @property
-    def command(self) -> str:
-        """What a person types to see the study again."""
-        usual: dict[str, Any] = {"conditions": CONDITIONS, "decoding": "sum", "demonstrations": "shared"}
-        usual |= {"too_long": "refuse", "compare_dtype": None, "limit": None}
-        names = [name for name in usual if getattr(self, name) != usual[name]]
-        names = ["language", "tasks", "k", "seeds", "seed", *names]
-        return command_line("icl", {name: getattr(self, name) for name in names})
 
 
 def run_icl(
@@ -187,7 +134,7 @@ def run_icl(
     Returns
     -------
     Records
-        One a set of demonstrations; ``.findings()`` says what follows.
+        One per set of demonstrations; ``.findings()`` says what follows.
 
     Raises
     ------
@@ -210,4 +157,5 @@ def run_icl(
         cell = cell_of(task, params, {"language": lm.name, "task": task.digest})
         result = write(LocalGenerator(lm), task, params, lm) if decoding == "greedy" else ask(lm, task, params)
         found.append(Record(cell, result, {}, {}))
-    return Records(found, judge=lambda records: Findings(settle(icl_findings(records, margin, ""))))
+    study = IclStudy(language=(lm.name,), tasks=(task.name,), margin=margin)
+    return Records(found, judge=study.judge)

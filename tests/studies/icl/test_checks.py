@@ -12,8 +12,8 @@ from deadweight.models.language import load_tokenizer
 from deadweight.prompting import Setting, load_task
 from deadweight.prompting.demonstrations import POOL_SHARE
 from deadweight.prompting.embedded_tasks import ASKING
-from deadweight.studies.icl import IclStudy
-from deadweight.studies.icl_checks import check_prompts, known_to_fit
+from deadweight.studies.icl.checks import check_prompts, known_to_fit
+from deadweight.studies.icl.study import IclStudy
 
 WORDS = ["Text", "Label", ":", "\n", "good", "bad", "day", "night", *map(str, range(40))]
 
@@ -79,7 +79,7 @@ def test_a_label_without_tokens(folder, rows, monkeypatch):
         kept = [text.replace("bad", "") for text in ([texts] if one else texts)]
         return tokenizer(kept[0] if one else kept, **options)
 
-    monkeypatch.setattr("deadweight.studies.icl_checks.load_tokenizer", lambda _: (heard, longest))
+    monkeypatch.setattr("deadweight.studies.icl.checks.load_tokenizer", lambda _: (heard, longest))
     with pytest.raises(InputError, match="no tokens of its own"):
         IclStudy(language=language, tasks=rows(), k=(2,), seeds=(0,)).cells()
 
