@@ -125,7 +125,7 @@ def _forecast(found: dict[str, Any], as_json: bool) -> int:
 
 
 def _tell(report: Compression, out: Path, page: Path) -> None:
-    from deadweight.compression.report import MEANING
+    from deadweight.compression.report import MEANING, interval_text
 
     table = Table(box=None, pad_edge=False)
     for name in ("", "before", "after", "95 % interval"):
@@ -135,7 +135,7 @@ def _tell(report: Compression, out: Path, page: Path) -> None:
         ratio = "" if not one else f"× {two / one:.3f}"
         table.add_row(name if unit == "s" else f"{name} ({unit})", f"{one:.4g}", f"{two:.4g}", ratio)
     for m in report.measures:
-        interval = f"{m.after.low:.4g} … {m.after.high:.4g}"
+        interval = interval_text(m.after)
         table.add_row(Text(MEANING[m.name]), f"{m.before:.4g}", f"{m.after.value:.4g}", interval)
     console = Console()
     console.print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch import nn
 from deadweight.compression.outcome import Judge, Outcomes
 from deadweight.compression.report import Measured, Size
 from deadweight.compression.search import Sizes
-from deadweight.lab import Estimate, bootstrap_mean
 from deadweight.meters.clock import Stopwatch
+from deadweight.statistics import Estimate, accuracy_loss, mean, rate
 from deadweight.surgery.calibration import Inputs
 
 ROUNDS, MOST = 5, 50  # forward passes of each model that are timed, at least and at most
@@ -23,7 +24,7 @@ SECONDS = 0.5  # after `ROUNDS` of them no more are run once they took this long
 def compared(
     model: nn.Module, small: nn.Module, held: Sequence[Inputs], whole: Sizes, cut: Sizes
 ) -> tuple[tuple[Measured, ...], Size, Size, str]:
-    """Every measure of ``outcome.py`` with a bootstrap over items (95 %), both sizes, and what was timed.
+    """Every measure of ``outcome.py`` with its interval over items, both sizes, and what was timed.
 
     The passes that give the answers are those that are timed: in turns, batch by batch, so that what slows one model
     slows the other. A last batch that is smaller than the first is not timed.
@@ -88,8 +89,10 @@ def _measures(own: Outcomes, found: Outcomes) -> tuple[Measured, ...]:
     for name, after in found.values.items():
         itself = {"cosine": 1.0, "agreement": 1.0, "divergence": 0.0}.get(name, 0.0)
         before = own.values.get(name, [itself] * len(after))
-        change = bootstrap_mean([new - old for new, old in zip(after, before, strict=True)])
-        value = bootstrap_mean(after)
+        if name == "agreement":  # right or wrong, item by item
+            change, value = accuracy_loss(after, before), rate(after)
+        else:
+            change, value = mean([new - old for new, old in zip(after, before, strict=True)]), mean(after)
         rows.append(Measured(name, sum(before) / len(before), _bounded(value, name), change))
     return tuple(rows)
 
@@ -97,7 +100,11 @@ def _measures(own: Outcomes, found: Outcomes) -> tuple[Measured, ...]:
 def _bounded(estimate: Estimate, name: str) -> Estimate:
     """An interval does not leave the range of what it is about."""
     low, high = {"cosine": (-1.0, 1.0), "agreement": (0.0, 1.0)}.get(name, (0.0, float("inf")))
-    return Estimate(estimate.value, max(low, estimate.low), min(high, estimate.high), estimate.n, estimate.p)
+    return replace(
+        estimate,
+        low=None if estimate.low is None else max(low, estimate.low),
+        high=None if estimate.high is None else min(high, estimate.high),
+    )
 
 
 def _bytes(model: nn.Module) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from deadweight.compression.chart import front, widths
-from deadweight.compression.report import MEANING, Compression
+from deadweight.compression.report import MEANING, Compression, interval_text
 from deadweight.meters import described, machine
 from deadweight.report import Figure, Section, Table, write_page
 
@@ -72,8 +72,8 @@ def _tables(report: Compression) -> list[Table]:
             "measure": MEANING[m.name],
             "before": m.before,
             "after": m.after.value,
-            "95 % interval": f"{m.after.low:.4g} … {m.after.high:.4g}",
-            "change": f"{m.change.value:+.4g} ({m.change.low:+.4g} … {m.change.high:+.4g})",
+            "95 % interval": interval_text(m.after),
+            "change": f"{m.change.value:+.4g} ({interval_text(m.change, '+')})",
         }
         for m in report.measures
     ]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deadweight.lab import Estimate
 from deadweight.notebook import table_html
+from deadweight.statistics import Estimate
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -115,7 +115,7 @@ class Compression:
             for name in ("parameters", "macs")
         ]
         found = [
-            f"{MEANING[m.name]}: {m.after.value:.4g} ({m.after.low:.4g} … {m.after.high:.4g}; {m.before:.4g} before)"
+            f"{MEANING[m.name]}: {m.after.value:.4g} ({interval_text(m.after)}; {m.before:.4g} before)"
             for m in self.measures
         ]
         where = f"on {self.items['held out']} inputs that nothing was fitted to, intervals by bootstrap (95 %)"
@@ -178,3 +178,14 @@ class Compression:
         ]
         rows += [[MEANING[m.name], m.before, m.after.value] for m in self.measures]
         return table_html("Compression", ["", "before", "after"], rows, notes=self.notes)
+
+
+def interval_text(estimate: Estimate, sign: str = "") -> str:
+    """Both ends, or what can be said in their place.
+
+    >>> interval_text(Estimate(0.5, 0.4, 0.6, 20)), interval_text(Estimate(0.5, None, None, 1, label="one measurement"))
+    ('0.4 … 0.6', 'one measurement')
+    """
+    if estimate.low is None or estimate.high is None:
+        return estimate.label
+    return f"{estimate.low:{sign}.4g} … {estimate.high:{sign}.4g}"

@@ -52,7 +52,7 @@ def training_macs(network: nn.Module, step: Callable[[], object]) -> int:
     return products.linear + products.executed
 
 
-class _StepProducts(Products):
+class _StepProducts(Products):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
     """Counts the backward pass as well."""
 
     def __init__(self, parameters: list[Tensor]) -> None:

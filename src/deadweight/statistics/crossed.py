@@ -137,7 +137,7 @@ def _two_way(data: Floats, part: Part, margin: float | None, level: float, units
     by_set = filled.sum(0) / counted.sum(0)
     rows = part(filled.sum(1), counted.sum(1), value)
     if rows is None:
-        return Estimate(value, None, None, data.size, None, 0.0, f"all {len(data)} {units[0]} alike")
+        return Estimate(value, None, None, len(data), None, 0.0, f"all {len(data)} {units[0]} alike")
     columns = pseudo_values(filled.sum(0), counted.sum(0)) if len(by_set) > 1 else by_set
     return together(value, rows, columns, by_set, len(data), margin, level, units)
 
@@ -182,14 +182,14 @@ def together(
     units: tuple[str, str],
 ) -> Estimate:
     """The items' ends and those of the sets, added in squares around `value`."""
-    sets, size, tail = len(columns), items * len(columns), (1 - level) / 2
-    own = interval_of(value, rows, size, None, level, (Source(units[0], items),))
+    sets, tail = len(columns), (1 - level) / 2  # n counts items: sets are few, and are told apart in `sources`
+    own = interval_of(value, rows, items, None, level, (Source(units[0], items),))
     if sets < LEAST:
         found = spread_only(by_set, units[1], least=LEAST, value=value)
         if sets == 1:  # the items' interval stands, about this set alone
             label = f"{interval_label(level)}, for this one of the {units[1]}"
             return dataclasses.replace(own, label=label, sources=(*own.sources, *found.sources))
-        return dataclasses.replace(found, n=size, sources=(*own.sources, *found.sources))
+        return dataclasses.replace(found, n=items, sources=(*own.sources, *found.sources))
     error = float(columns.std(ddof=1)) / sqrt(sets)
 
     def ends(side: float) -> tuple[float, float]:
@@ -198,7 +198,7 @@ def together(
         return value - hypot(value - down, half), value + hypot(up - value, half)
 
     source = Source(units[1], sets, student_factor(tail, sets - 1) * error, LEAST)
-    return interval_of(value, ends, size, margin, level, (own.sources[0], source))
+    return interval_of(value, ends, items, margin, level, (own.sources[0], source))
 
 
 def interval_of(

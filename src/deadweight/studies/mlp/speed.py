@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from functools import partial
 from typing import Any, ClassVar, TypedDict
 
 import torch
@@ -47,7 +48,7 @@ class Speed(Experiment):
         images = torch.randn(batch, *picture.shape, generator=generator).to(bench.device)
         with torch.inference_mode(), suitable_threads(models["baseline"], bench.device) as threads:
             seconds = interleaved(
-                {name: lambda model=model: model(images) for name, model in models.items()},
+                {name: partial(model, images) for name, model in models.items()},
                 rounds=ROUNDS, turns=TURNS, device=bench.device,
                 note=lambda done: bench.note("images per second", done),
             )  # fmt: skip

@@ -44,7 +44,7 @@ class Training(TypedDict):
     degradation: float
     n: int
     parameters: int
-    unique_mlps: int
+    unique_mlps: int | None
     macs: int
     macs_linear: int
     curves: dict[str, list[float]]
@@ -178,7 +178,8 @@ def _loss(records: Records, name: str, margin: float) -> Effect:
     Five seeds on the same images say nothing about other images: both are drawn, and the interval allows for both.
     """
     both = pairs(records, name)
-    lost = np.array([np.subtract(*(from_bits(record.result["correct"]) for record in pair)) for pair in both]).T
+    right = [[from_bits(record.result["correct"]) for record in pair] for pair in both]
+    lost = np.array([np.subtract(before, after) for before, after in right]).T  # (images, seeds)
     baseline = float(np.mean([float(before.result["top1"]) for before, _ in both]))
     left = 1 - _removed(records, name)
     first = both[0][0]
