@@ -17,9 +17,9 @@ from side_by_side import where
 
 from deadweight.lab import Cell, Outcome, Store, Workbench, run_cells
 from deadweight.lab.engines import EXECUTORS
-from deadweight.lab.layout import encode
 from deadweight.lab.limits import Limits
-from deadweight.lab.tally import look_at
+from deadweight.lab.serialization import encode
+from deadweight.lab.status import look_at
 
 CELLS, LISTED = 200, 10_000
 

@@ -15,7 +15,7 @@ from side_by_side import where
 from torch import nn
 
 import deadweight as dw
-from deadweight.compression.outcome import Judge
+from deadweight.compression.outcome import Evaluator
 from deadweight.data import as_tensors
 from deadweight.surgery.calibration import calibration, evaluating
 
@@ -62,8 +62,8 @@ def main():
     model, batches, inputs, accuracy = (vision if chosen.kind == "vision" else language)(chosen.tokens)
     print(where())
     with evaluating(model):
-        judge = Judge(model, inputs)
-    own = f"accuracy {accuracy(model):.4f}" if accuracy else f"loss {judge.own.mean('loss'):.4f}"
+        evaluator = Evaluator(model, inputs)
+    own = f"accuracy {accuracy(model):.4f}" if accuracy else f"loss {evaluator.own.mean('loss'):.4f}"
     print(f"intact: {own}; {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     print("| cut | refit | parameters | " + ("cosine | accuracy" if accuracy else "loss | change") + " | seconds |")
     table = rows(dw.anatomy(model).depth, 0.67 if accuracy else 0.85)
@@ -74,12 +74,12 @@ def main():
             small = cut(model, surgery, refit, batches)
             seconds = time.perf_counter() - began
             with evaluating(small):
-                found = judge.hear(small)
+                found = evaluator.evaluate(small)
             left = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
             if accuracy:
                 said = f"{found.mean('cosine'):.4f} | {accuracy(small):.4f}"
             else:
-                said = f"{found.mean('loss'):.3f} | {found.mean('loss') - judge.own.mean('loss'):+.3f}"
+                said = f"{found.mean('loss'):.3f} | {found.mean('loss') - evaluator.own.mean('loss'):+.3f}"
             print(f"| {name} | {refit or 'none'} | × {left:.3f} | {said} | {seconds:.1f} |", flush=True)
 
 
@@ -94,7 +94,7 @@ def cut(model: nn.Module, surgery, refit, batches):
 
 
 def vision(tokens):
-    """A ViT trained on MNIST's digits; 128 training pictures to calibrate on, all held-out ones to judge."""
+    """A ViT trained on MNIST's digits; 128 training pictures to calibrate on, all held-out ones to evaluator."""
     data = dw.load_images("embedded:mnist5k")
     pictures, labels = as_tensors(data.train)
     others, truth = as_tensors(data.validation)
@@ -120,11 +120,11 @@ def vision(tokens):
             return float((one(others).argmax(1) == truth).float().mean())
 
     few = pictures[torch.linspace(0, len(pictures) - 1, 128).long()]
-    return model, [few], calibration(model, list(others.split(64)), "the judge"), accuracy
+    return model, [few], calibration(model, list(others.split(64)), "the evaluator"), accuracy
 
 
 def language(tokens):
-    """SmolLM2 on Python's own library: some files to calibrate on, others to judge."""
+    """SmolLM2 on Python's own library: some files to calibrate on, others to evaluator."""
     lm = dw.load_lm("embedded:smollm2-135m-instruct")
     text = dw.load_text("embedded:stdlib")
 
@@ -134,8 +134,8 @@ def language(tokens):
         pieces = [lm.tokenizer(raw[at * step : at * step + 4000]).input_ids[:256] for at in range(number)]
         return torch.tensor([piece for piece in pieces if len(piece) == 256])
 
-    learn, judge = sequences(text.train, tokens // 256), sequences(text.validation, 12)
-    return lm.model, list(learn.split(4)), calibration(lm.model, list(judge.split(4)), "the judge"), None
+    learn, evaluator = sequences(text.train, tokens // 256), sequences(text.validation, 12)
+    return lm.model, list(learn.split(4)), calibration(lm.model, list(evaluator.split(4)), "the evaluator"), None
 
 
 main()

@@ -19,7 +19,7 @@ import torch
 import deadweight as dw
 from deadweight.lab import Cell
 from deadweight.lab.forecast import forecast
-from deadweight.lab.tally import spoken as time
+from deadweight.lab.status import spoken as time
 from deadweight.studies import load_study
 from deadweight.studies.frame.sizes import spoken
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-from deadweight.prompting.demonstrations import ZERO_SHOT
-from deadweight.studies import read_run
 from deadweight.studies.icl_override import override_table
 from deadweight.studies.icl_rates import alignment_table, by_task
 from deadweight.studies.icl_tables import arithmetic_table, decoding_table, decomposition_table, sweep_table
+
+from deadweight.prompting.demonstrations import ZERO_SHOT
+from deadweight.studies import read_run
 
 
 def percent(value: float) -> str:

@@ -11,8 +11,7 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 import deadweight as dw
 from deadweight.anatomy import anatomy
 from deadweight.compression import measure
-from deadweight.compression.items import divided, spread
-from deadweight.compression.outcome import Judge
+from deadweight.compression.outcome import Evaluator
 from deadweight.compression.search import Sizes
 from deadweight.compression.survey import Surveyor
 from deadweight.errors import InputError
@@ -140,7 +139,7 @@ def test_held_out_items_are_neither_fitted_to_nor_chosen_by(trained):
 def test_every_fourth_item_is_held_out_whatever_the_batches():
     model = torch.nn.Linear(1, 1)
     numbers = torch.arange(11.0)[:, None]
-    learn, held = divided(calibration(model, [numbers[:2], numbers[2:5], numbers[5:]], "a test"))
+    learn, held = train_held_out_split(calibration(model, [numbers[:2], numbers[2:5], numbers[5:]], "a test"))
     assert [int(x) for batch in held for x in batch.args[0]] == [3, 7]
     assert [int(x) for batch in learn for x in batch.args[0]] == [0, 1, 2, 4, 5, 6, 8, 9, 10]
 
@@ -150,7 +149,7 @@ def test_a_few_items_are_spread_over_all(items, expected):
     numbers = calibration(
         torch.nn.Linear(1, 1), [torch.arange(11.0)[:, None][:4], torch.arange(11.0)[:, None][4:]], "x"
     )
-    assert [int(x) for batch in spread(numbers, items) for x in batch.args[0]] == expected
+    assert [int(x) for batch in subsample(numbers, items) for x in batch.args[0]] == expected
 
 
 @pytest.mark.parametrize(
@@ -299,15 +298,15 @@ def test_the_passes_that_measure_are_timed_but_for_a_smaller_last_batch(monkeypa
         held = calibration(model, tokens.split(2), "a test")
         measures, before, after, said = measure.compared(model, small, held, nothing, nothing)
         assert calls == [1, 2, 2, 1, 2, 2, 2]  # a first one to warm up; of the others five count
-        judge = Judge(model, calibration(model, [tokens], "a test"))
-        heard = judge.hear(small)
+        evaluator = Evaluator(model, calibration(model, [tokens], "a test"))
+        heard = evaluator.evaluate(small)
     assert said.startswith(f"median of {measure.ROUNDS} forward passes in turns: 2 items")
     assert min(before.seconds, after.seconds) > 0
     assert {one.name for one in measures} == {"divergence", "agreement", "loss"}
     for one in measures:
         assert one.after.value == pytest.approx(heard.mean(one.name), rel=1e-5)
     (loss,) = (one for one in measures if one.name == "loss")
-    assert loss.before == pytest.approx(judge.own.mean("loss"), rel=1e-5)
+    assert loss.before == pytest.approx(evaluator.own.mean("loss"), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -16,7 +16,7 @@ from rich.console import Console
 from deadweight.lab import Cell
 from deadweight.lab import progress as watching
 from deadweight.lab.progress import Watch
-from deadweight.lab.tally import Tally, spoken
+from deadweight.lab.status import RunStatus, format_duration
 
 
 def _cells(count, study="mlp"):
@@ -88,7 +88,7 @@ def test_the_table_counts_by_study_and_shows_what_runs():
 )
 def test_the_time_left_learns_from_what_is_done(running, took, left):
     cells = _cells(3 + (running - 1))
-    tally = Tally(cells)
+    tally = RunStatus(cells)
     tally.finished(cells[0], took)
     for cell in cells[1 : 1 + running]:
         tally.states[cell.key] = "running"
@@ -99,7 +99,7 @@ def test_the_time_left_learns_from_what_is_done(running, took, left):
     ("seconds", "words"), [(5, "5 s"), (300, "5 min"), (7200, "2 h"), (3e5, "3.47 days"), (89.6, "90 s")]
 )
 def test_durations_as_people_say_them(seconds, words):
-    assert spoken(seconds) == words
+    assert format_duration(seconds) == words
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a pseudo-terminal")

@@ -14,7 +14,7 @@ import yaml
 from deadweight.cli import main
 from deadweight.errors import MachineError
 from deadweight.lab import Store, run_cells
-from deadweight.lab.tally import look_at, orphans
+from deadweight.lab.status import look_at, orphans
 from deadweight.studies import build_study
 from deadweight.studies.frame.run import open_run, run
 
@@ -176,4 +176,4 @@ def test_clocks_that_jump_change_nothing(tmp_path, monkeypatch):
     assert len(list((tmp_path / "run").rglob("record.corrupt-*"))) == 9
     assert store.failure(cells[1]).attempts == 4
     assert 0 <= store.record(cells[0]).measured["seconds"] < 60
-    assert look_at(cells, store).tally.total("done") == 2
+    assert look_at(cells, store).status.total("done") == 2

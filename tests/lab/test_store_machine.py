@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from deadweight.lab import Cell, Outcome, Store, run_cells
-from deadweight.lab.layout import Damage, encode
 from deadweight.lab.records import Record
-from deadweight.lab.tally import look_at
+from deadweight.lab.serialization import CorruptRecord, encode
+from deadweight.lab.status import look_at
 
 CELLS = [Cell("toy", "square", {"number": number}) for number in range(4)]
 cells = st.sampled_from(CELLS)
@@ -112,7 +112,7 @@ class Stores(RuleBasedStateMachine):
         store = Store(self.folder)
         for cell in CELLS:
             found, expected = store.look(cell.key), self.records.get(cell.key)
-            assert isinstance(found, Damage) == (cell.key in self.damaged)
+            assert isinstance(found, CorruptRecord) == (cell.key in self.damaged)
             assert (None if expected is None else expected.result) == (
                 found.result if isinstance(found, Record) else None
             )
@@ -120,7 +120,7 @@ class Stores(RuleBasedStateMachine):
         names = os.listdir(self.folder / "cells")
         assert sorted(names) == store.folders() == sorted(cell.key for cell in CELLS)
         standing = look_at(CELLS, store)
-        assert standing.tally.total("done") == len(self.records)
+        assert standing.status.total("done") == len(self.records)
         assert {key for key, _ in standing.damaged} == self.damaged
         for path in self.folder.rglob("record.json"):
             if path.parent.name in self.records:

@@ -6,9 +6,9 @@ import torch
 
 from deadweight.probes import products, triangles
 from deadweight.probes.layer import Layer
+from deadweight.probes.packed_symmetric import UpperTriangles, packed, unpacked
 from deadweight.probes.products import rows_product, scores
 from deadweight.probes.scratch import Scratch
-from deadweight.probes.triangles import UpperTriangles, packed, unpacked
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deadweight.probes import profile, scrambling_fit, scrambling_sums, triangles
+from deadweight.probes.packed_symmetric import packed, unpacked
 from deadweight.probes.scrambling import MIXED, ScramblingMoments
 from deadweight.probes.scrambling_fit import fit_all, fit_self, r2_of
 from deadweight.probes.scrambling_sums import ScramblingSums
-from deadweight.probes.triangles import packed, unpacked
 
 TOKENS, WIDTH, ROWS = 5, 4, 2
 sizes = st.integers(0, 7)

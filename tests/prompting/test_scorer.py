@@ -15,7 +15,7 @@ from deadweight.models import load_lm
 from deadweight.prompting import distinct_tokens, memory, packing, score_labels
 from deadweight.prompting.blocks import blocks_of
 from deadweight.prompting.encoding import Query
-from deadweight.prompting.memory import Room
+from deadweight.prompting.memory import PackBudget
 from deadweight.prompting.scorer import token_scores
 from deadweight.prompting.trie import build_trie
 
@@ -85,7 +85,7 @@ def test_blocks_leave_hidden_keys_out():
 
 
 def test_passes_are_cut_by_tokens_and_by_answers():
-    cuts = Room(tokens=10, answers=2).cuts(25, np.asarray([1, 2, 3, 20]))
+    cuts = PackBudget(tokens=10, answers=2).cuts(25, np.asarray([1, 2, 3, 20]))
     assert cuts == [(0, 3), (3, 13), (13, 23), (23, 25)]
 
 

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from deadweight.cli import main
 from deadweight.lab import Cell, Store, run_cells
-from deadweight.lab.export import csv_text, findings_frame, latex_text, records_frame, write_table
 from deadweight.lab.progress import Watch
+from deadweight.runs.export import csv_text, findings_frame, latex_text, records_frame, write_table
 from deadweight.studies import build_study
 from deadweight.studies.frame.run import run
 from deadweight.studies.frame.study import command_line

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from deadweight.data.tables import read_table
 from deadweight.errors import DeadweightError
 from deadweight.lab import Cell
-from deadweight.lab.layout import Damage, decode, encode
 from deadweight.lab.records import Record
+from deadweight.lab.serialization import CorruptRecord, decode, encode
 from deadweight.prompting import load_task
 from deadweight.source import parse_source
 
@@ -39,7 +39,7 @@ def _read_or_refused(read):
 @given(body=st.binary(max_size=300) | st.text(max_size=300))
 @_FUZZ
 def test_any_bytes_are_a_record_or_damage(body):
-    assert isinstance(_read_or_refused(lambda: decode(body, _RECORD.key)) or Damage(""), (Record, Damage))
+    assert isinstance(_read_or_refused(lambda: decode(body, _RECORD.key)) or CorruptRecord(""), (Record, CorruptRecord))
 
 
 @given(
@@ -55,7 +55,7 @@ def test_any_change_of_a_record_is_damage(changes, field, value):
         body["cell"][field] = value
     text = json.dumps(body)
     found = _read_or_refused(lambda: decode(text, _RECORD.key))
-    assert found is None or isinstance(found, Damage) or json.loads(text) == json.loads(_TEXT)
+    assert found is None or isinstance(found, CorruptRecord) or json.loads(text) == json.loads(_TEXT)
 
 
 @given(place=st.integers(0, len(_TEXT)), gone=st.integers(0, 40), new=st.text(max_size=10))
@@ -63,7 +63,7 @@ def test_any_change_of_a_record_is_damage(changes, field, value):
 def test_any_edit_of_a_records_text_is_noticed(place, gone, new):
     text = _TEXT[:place] + new + _TEXT[place + gone :]
     found = _read_or_refused(lambda: decode(text.encode("utf-8", "surrogatepass"), _RECORD.key))
-    assert found is None or isinstance(found, Damage) or found == _RECORD
+    assert found is None or isinstance(found, CorruptRecord) or found == _RECORD
 
 
 @given(body=st.binary(max_size=300) | st.lists(_row, max_size=5).map(lambda rows: "\n".join(map(json.dumps, rows))))

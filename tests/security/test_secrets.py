@@ -121,7 +121,7 @@ def test_an_error_on_the_terminal_holds_none(capsys, monkeypatch):
 def test_what_libraries_log_is_shown_without(capsys, monkeypatch):
     monkeypatch.setenv("SERVICE_TOKEN", VALUE)
     from deadweight.cli.options import Common
-    from deadweight.cli.telling import progress
+    from deadweight.cli.output import progress
 
     handlers = logging.root.handlers[:]
     try:

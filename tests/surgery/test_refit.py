@@ -11,12 +11,12 @@ from deadweight.anatomy.parts import is_transposed, stream
 from deadweight.errors import InputError, SurgeryError
 from deadweight.models import load
 from deadweight.surgery import drop_blocks, group_mlps, save, shallow_mlps
+from deadweight.surgery.blockwise import BlockwiseRun
 from deadweight.surgery.calibration import calibration, evaluating
-from deadweight.surgery.junction import Junction
 from deadweight.surgery.least_squares import RIDGES, Gram, add_gram, fit, mirrored, solve
 from deadweight.surgery.narrow import hidden_axes
 from deadweight.surgery.refit import refit_outputs
-from deadweight.surgery.walk import Walk
+from deadweight.surgery.residual_branch import ResidualBranch
 
 SWIN = {"img_size": 16, "patch_size": 2, "window_size": 2, "embed_dim": 8, "num_heads": (1, 1, 1, 1), "num_classes": 5}
 
@@ -134,7 +134,7 @@ def compare_walk(model, zoo):
         inputs.call(model)
         for handle in handles:
             handle.remove()
-        walk = Walk(model, blocks, inputs.first())
+        walk = BlockwiseRun(model, blocks, inputs.first())
         after = None
         for block in blocks:
             after = walk.run(block.index, walk.enter(inputs, block.index, after))
@@ -156,7 +156,7 @@ def test_an_embedding_that_a_later_block_reads_is_not_stood_in_for(zoo):
     with torch.inference_mode():
         inputs.call(model)
         before, wanted = entered["before"], entered["read"]
-        walk = Walk(model, anatomy(model).blocks, inputs.first())
+        walk = BlockwiseRun(model, anatomy(model).blocks, inputs.first())
         assert torch.equal(walk.enter(inputs, last, before).stream, wanted)
 
 
@@ -315,9 +315,9 @@ def test_the_junction_finds_a_layerscale(zoo):
         model.blocks[1].ls2.gamma.copy_(torch.linspace(1e-5, 2e-5, 24))
     (inputs,) = calibration(model, [zoo.inputs(model)], "a test")
     with evaluating(model):
-        walk = Walk(model, anatomy(model).blocks, inputs.first())
+        walk = BlockwiseRun(model, anatomy(model).blocks, inputs.first())
         before = walk.run(0, walk.enter(inputs, 0))
-        found = Junction.of(walk, 1, model.blocks[1].mlp.fc2, inputs.first(), before[:1], required=True)
+        found = ResidualBranch.of(walk, 1, model.blocks[1].mlp.fc2, inputs.first(), before[:1], required=True)
     torch.testing.assert_close(found.scale, model.blocks[1].ls2.gamma.detach(), rtol=1e-3, atol=0)
 
 

@@ -17,7 +17,7 @@ from deadweight.attention.rotary import check_rotary, turn, turns
 from deadweight.errors import InputError
 
 NOT_RUN = "not run yet"
-SPARE = 64  # tokens of room a cache is given at least
+SPARE = 64  # tokens of buffer a cache is given at least
 
 
 class Macs(NamedTuple):
@@ -33,7 +33,7 @@ class Macs(NamedTuple):
 
 
 @dataclass
-class Room:
+class GrowableBuffer:
     """A tensor with space at its end, of which `filled` places along the token dimension are somebody's."""
 
     buffer: Tensor
@@ -46,17 +46,17 @@ class Cache:
 
     tensors: by name, batch first; their layout is in the docstring of the mechanism.
     length:  tokens seen.
-    rooms:   space behind some of the tensors, so that the next step need not copy them.
+    buffers:   space behind some of the tensors, so that the next step need not copy them.
     """
 
     tensors: Mapping[str, Tensor]
     length: int = 0
-    rooms: Mapping[str, Room] = field(default_factory=dict, repr=False)
+    buffers: Mapping[str, GrowableBuffer] = field(default_factory=dict, repr=False)
 
-    def extended(self, name: str, new: Tensor, dim: int) -> tuple[Tensor, Room | None]:
-        """`tensors[name]` with `new` behind it, and the room it lies in.
+    def extended(self, name: str, new: Tensor, dim: int) -> tuple[Tensor, GrowableBuffer | None]:
+        """`tensors[name]` with `new` behind it, and the buffer it lies in.
 
-        Written into the room where the place behind is still free; copied into a larger one where it is not, for
+        Written into the buffer where the place behind is still free; copied into a larger one where it is not, for
         another future has taken it or there is none. Where a gradient must flow, the two are joined afresh.
         """
         old, start = self.tensors[name], self.tensors[name].shape[dim]
@@ -65,21 +65,21 @@ class Cache:
         end = start + new.shape[dim]
         if torch.is_grad_enabled() and (old.requires_grad or new.requires_grad):
             return torch.cat([old, new], dim), None
-        room = self.rooms.get(name)
-        if room is None or room.filled != start or end > room.buffer.shape[dim]:
+        buffer = self.buffers.get(name)
+        if buffer is None or buffer.filled != start or end > buffer.buffer.shape[dim]:
             shape = list(old.shape)
             shape[dim] = end + max(SPARE, end // 4)
-            room = Room(old.new_empty(shape), start)
-            room.buffer.narrow(dim, 0, start).copy_(old)
-        room.buffer.narrow(dim, start, end - start).copy_(new)
-        room.filled = end
-        return room.buffer.narrow(dim, 0, end), room
+            buffer = GrowableBuffer(old.new_empty(shape), start)
+            buffer.buffer.narrow(dim, 0, start).copy_(old)
+        buffer.buffer.narrow(dim, start, end - start).copy_(new)
+        buffer.filled = end
+        return buffer.buffer.narrow(dim, 0, end), buffer
 
-    def grown(self, new: Mapping[str, Tensor], dim: int) -> tuple[dict[str, Tensor], dict[str, Room]]:
+    def grown(self, new: Mapping[str, Tensor], dim: int) -> tuple[dict[str, Tensor], dict[str, GrowableBuffer]]:
         """:meth:`extended` for several tensors."""
         found = {name: self.extended(name, value, dim) for name, value in new.items()}
-        rooms = {name: room for name, (_, room) in found.items() if room is not None}
-        return {name: tensor for name, (tensor, _) in found.items()}, rooms
+        buffers = {name: buffer for name, (_, buffer) in found.items() if buffer is not None}
+        return {name: tensor for name, (tensor, _) in found.items()}, buffers
 
     @property
     def bytes(self) -> int:
@@ -221,11 +221,11 @@ class Projected(Mechanism):
         if cache is None:
             return self.merge(self.attend(q, k, v)), None
         length = cache.length + x_BTC.shape[1]
-        whole, rooms = cache.grown({"keys": k, "values": v}, 2)
+        whole, buffers = cache.grown({"keys": k, "values": v}, 2)
         k, v = whole["keys"], whole["values"]
         if self.kept_tokens(length) < length:
-            rooms = {}  # what is dropped at the front would stay in memory with them
-        kept = Cache({"keys": self.kept(k), "values": self.kept(v)}, length, rooms)
+            buffers = {}  # what is dropped at the front would stay in memory with them
+        kept = Cache({"keys": self.kept(k), "values": self.kept(v)}, length, buffers)
         return self.merge(self.attend(q, k, v)), kept
 
     def project(self, x_BTC: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,7 +29,7 @@ def blocked_pairs(tokens: int) -> int:
 class Heads:
     """A few heads' rotated and scaled queries, their keys beside the shared rotary ones, and their values.
 
-    G heads at a time; `queries` and `keys` (G, T, E), `values` (G, T, D), and `room` for the scores of one block.
+    G heads at a time; `queries` and `keys` (G, T, E), `values` (G, T, D), and `buffer` for the scores of one block.
     """
 
     def __init__(self, q_BTHE: Tensor, kv_BTHF: Tensor, k_rope_BTR: Tensor, cos: Tensor, sin: Tensor) -> None:
@@ -40,7 +40,7 @@ class Heads:
         self.keys = q_BTHE.new_empty(together, self.tokens, wide)
         self.queries, self.values = torch.empty_like(self.keys), self.keys.new_empty(together, self.tokens, self.width)
         self.blocks = [(start, min(start + BLOCK, self.tokens)) for start in range(0, self.tokens, BLOCK)]
-        self.room = q_BTHE.new_empty(together * min(BLOCK, self.tokens) * self.tokens)
+        self.buffer = q_BTHE.new_empty(together * min(BLOCK, self.tokens) * self.tokens)
         self.above = torch.ones(min(BLOCK, self.tokens), BLOCK, dtype=torch.bool, device=q_BTHE.device).triu_(1)
 
     def __iter__(self) -> Iterator[tuple[int, slice, Tensor, Tensor, Tensor]]:
@@ -58,18 +58,18 @@ class Heads:
                 yield row, slice(head, head + TOGETHER), queries, keys, values
 
     def weights(self, q_GID: Tensor, k_GJD: Tensor) -> Tensor:
-        """Softmax of the scores of a block of scaled queries, the last of the keys; in `room`."""
-        scores = part(self.room, q_GID, k_GJD)
+        """Softmax of the scores of a block of scaled queries, the last of the keys; in `buffer`."""
+        scores = part(self.buffer, q_GID, k_GJD)
         torch.bmm(q_GID, k_GJD.transpose(1, 2), out=scores)
         rows, columns = scores.shape[1:]
         scores[..., columns - rows :].masked_fill_(self.above[:rows, :rows], -math.inf)
         return torch.softmax(scores, -1, out=scores)
 
 
-def part(room: Tensor, q_GID: Tensor, k_GJD: Tensor) -> Tensor:
+def part(buffer: Tensor, q_GID: Tensor, k_GJD: Tensor) -> Tensor:
     """(G, I, J) of a flat tensor, contiguous."""
     shape = len(q_GID), q_GID.shape[1], k_GJD.shape[1]
-    return room[: math.prod(shape)].view(shape)
+    return buffer[: math.prod(shape)].view(shape)
 
 
 class BlockedAttention(torch.autograd.Function):
@@ -95,7 +95,7 @@ class BlockedAttention(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         q, kv, k_rope, cos, sin = ctx.saved_tensors
         work = Heads(q, kv, k_rope, cos, sin)
-        width, slopes = work.width, torch.empty_like(work.room)
+        width, slopes = work.width, torch.empty_like(work.buffer)
         dq, dkv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, kv))
         dk_rope = torch.zeros_like(k_rope)
         for row, heads, queries, keys, values in work:

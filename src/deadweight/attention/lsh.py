@@ -99,9 +99,9 @@ class Lsh(Mechanism):
             q = rotate(q, start, self.rope)
         ids, grown = hash_buckets(q, self.rotations.float()), None
         if cache is not None:
-            whole, rooms = cache.grown({"queries": q, "values": v}, 2)
-            whole["buckets"], room = cache.extended("buckets", ids.to(torch.int16), 3)
-            grown = Cache(whole, start + x_BTC.shape[1], rooms if room is None else {**rooms, "buckets": room})
+            whole, buffers = cache.grown({"queries": q, "values": v}, 2)
+            whole["buckets"], buffer = cache.extended("buckets", ids.to(torch.int16), 3)
+            grown = Cache(whole, start + x_BTC.shape[1], buffers if buffer is None else {**buffers, "buckets": buffer})
         if start == 0 or grown is None:
             self.kernel = "sorted buckets"
             y = lsh_attention(q, v, ids, self.window)

@@ -81,41 +81,41 @@ class Sorted:
         self.real = slice(self.lead, self.lead + tokens)
         shape = (self.piece, self.block, self.span)
         self.scores, self.slopes = like.new_empty(shape), like.new_empty(shape)
-        self.rooms = [rounds.places.new_empty(shape) for _ in range(3)]
-        self.places = [self.room(width=1, places=True) for _ in range(rounds.order.shape[1])]
-        self.tops = self.room(width=1)
+        self.buffers = [rounds.places.new_empty(shape) for _ in range(3)]
+        self.places = [self.buffer(width=1, places=True) for _ in range(rounds.order.shape[1])]
+        self.tops = self.buffer(width=1)
 
     def in_order(
-        self, head: int, originals: tuple[Tensor, ...], rooms: list[Tensor], peaks: Tensor | None
+        self, head: int, originals: tuple[Tensor, ...], buffers: list[Tensor], peaks: Tensor | None
     ) -> Iterator[tuple[int, list[Tensor], Tensor | None]]:
-        """A round's number, the places of the rounds up to it and the peaks; `originals` are then sorted in `rooms`."""
+        """A round's number, the places of the rounds up to it and the peaks; `originals` are sorted in `buffers`."""
         for number, order in enumerate(self.rounds.order[head].unbind()):
-            for room, x in zip(rooms, originals, strict=True):
-                torch.index_select(x, 0, order, out=room[self.real])
-            for earlier, room in enumerate(self.places[: number + 1]):
-                torch.index_select(self.rounds.places[head, earlier], 0, order, out=room[self.real, 0])
+            for buffer, x in zip(buffers, originals, strict=True):
+                torch.index_select(x, 0, order, out=buffer[self.real])
+            for earlier, buffer in enumerate(self.places[: number + 1]):
+                torch.index_select(self.rounds.places[head, earlier], 0, order, out=buffer[self.real, 0])
             if peaks is not None:
                 torch.index_select(peaks[head], 0, order, out=self.tops[self.real])
             yield number, self.places[: number + 1], None if peaks is None else self.tops
 
-    def room(self, *, width: int | None = None, places: bool = False) -> Tensor:
+    def buffer(self, *, width: int | None = None, places: bool = False) -> Tensor:
         """(lead + count · block, width), zeros (far away, for `places`) before and after the tokens."""
         shape = (self.lead + self.count * self.block, self.width if width is None else width)
         return self.rounds.places.new_full(shape, FAR) if places else self.like.new_zeros(shape)
 
-    def blocks(self, room: Tensor, first: int) -> Tensor:
+    def blocks(self, buffer: Tensor, first: int) -> Tensor:
         """(n, block, width): the tokens of the blocks of a piece."""
         end = min(first + self.piece, self.count) * self.block
-        return room[self.lead + first * self.block : self.lead + end].view(-1, self.block, room.shape[1])
+        return buffer[self.lead + first * self.block : self.lead + end].view(-1, self.block, buffer.shape[1])
 
-    def neighbourhoods(self, room: Tensor, first: int) -> Tensor:
+    def neighbourhoods(self, buffer: Tensor, first: int) -> Tensor:
         """(n, span, width): what the blocks of a piece may see."""
-        width, count = room.shape[1], min(self.piece, self.count - first)
-        return room.as_strided((count, self.span, width), (self.block * width, width, 1), first * self.block * width)
+        width, count = buffer.shape[1], min(self.piece, self.count - first)
+        return buffer.as_strided((count, self.span, width), (self.block * width, width, 1), first * self.block * width)
 
-    def back(self, room: Tensor, head: int, number: int) -> Tensor:
-        """The tokens in `room`, back in their original order."""
-        return room[self.real].index_select(0, self.rounds.inverse[head, number])
+    def back(self, buffer: Tensor, head: int, number: int) -> Tensor:
+        """The tokens in `buffer`, back in their original order."""
+        return buffer[self.real].index_select(0, self.rounds.inverse[head, number])
 
     def pieces(self) -> range:
         return range(0, self.count, self.piece)
@@ -138,9 +138,9 @@ class Sorted:
         A pair is met where |2 · difference − (window + 1)| < window. It is either at least 1 less or at least 1 more.
         """
         count, window = min(self.piece, self.count - first), self.rounds.window
-        near, far, one = (x[:count] for x in self.rooms)
-        for number, room in enumerate(places[:-1]):
-            self._distance(room, first, one if number else far)
+        near, far, one = (x[:count] for x in self.buffers)
+        for number, buffer in enumerate(places[:-1]):
+            self._distance(buffer, first, one if number else far)
             if number:
                 torch.minimum(far, one, out=far)
         self._distance(places[-1], first, near).neg_().add_(window)
@@ -148,10 +148,10 @@ class Sorted:
             torch.minimum(near, far.sub_(window), out=near)
         return near.clamp_(min=0, max=1)
 
-    def _distance(self, room: Tensor, first: int, out: Tensor) -> Tensor:
+    def _distance(self, buffer: Tensor, first: int, out: Tensor) -> Tensor:
         """|2 · difference of places − (window + 1)|; the places are doubled."""
-        mine = self.blocks(room, first) - (self.rounds.window + 1)
-        torch.sub(mine, self.neighbourhoods(room, first).transpose(1, 2), out=out)
+        mine = self.blocks(buffer, first) - (self.rounds.window + 1)
+        torch.sub(mine, self.neighbourhoods(buffer, first).transpose(1, 2), out=out)
         return out.abs_()
 
 
@@ -164,13 +164,13 @@ class HashedAttention(torch.autograd.Function):
         peaks = _peaks(work, q) if _too_large(q) else None
         y = torch.empty(v.shape, dtype=v.dtype, device=v.device)
         total = q.new_zeros(q.shape[0] * q.shape[1], q.shape[2], 1, dtype=exact)
-        rooms = queries, keys, values = [work.room() for _ in range(3)]
-        found, weights = work.room(), work.room(width=1)
+        buffers = queries, keys, values = [work.buffer() for _ in range(3)]
+        found, weights = work.buffer(), work.buffer(width=1)
         heads = (x.flatten(0, 1).unbind() for x in (q, v, y))
         for head, (q_TD, v_TD, y_TD) in enumerate(zip(*heads, strict=True)):
             numerator = torch.zeros(q_TD.shape, dtype=exact, device=q.device)
             originals = (q_TD * (work.width**-0.5 * LOG2_E), unit(q_TD), v_TD.contiguous())
-            for number, places, tops in work.in_order(head, originals, rooms, peaks):
+            for number, places, tops in work.in_order(head, originals, buffers, peaks):
                 for first in work.pieces():
                     shares = work.weights(queries, keys, places, first, tops)
                     torch.bmm(shares, work.neighbourhoods(values, first), out=work.blocks(found, first))
@@ -190,8 +190,8 @@ class HashedAttention(torch.autograd.Function):
         peaks, scale = kept[0] if kept else None, q.shape[-1] ** -0.5
         work = Sorted(q, ctx.rounds)
         dq, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, v))
-        ordered = [*(work.room() for _ in range(4)), work.room(width=1)]
-        found = [work.room() for _ in range(3)]
+        ordered = [*(work.buffer() for _ in range(4)), work.buffer(width=1)]
+        found = [work.buffer() for _ in range(3)]
         heads = (x.flatten(0, 1).unbind() for x in (q, v, y, dy, dq, dv))
         for head, (q_TD, v_TD, y_TD, dy_TD, dq_TD, dv_TD) in enumerate(zip(*heads, strict=True)):
             alone, keys = total[head] == 0, unit(q_TD)
@@ -268,12 +268,12 @@ def _too_large(q: Tensor) -> bool:
 def _peaks(work: Sorted, q: Tensor) -> Tensor:
     """(B·H, T, 1): the largest score, times log₂ e, a query meets in any round; 0 where it meets none."""
     top = q.new_full((q.shape[0] * q.shape[1], q.shape[2], 1), -math.inf)
-    rooms, found = [work.room(), work.room()], work.room(width=1)
+    buffers, found = [work.buffer(), work.buffer()], work.buffer(width=1)
     for head, q_TD in enumerate(q.flatten(0, 1).unbind()):
         originals = (q_TD * (work.width**-0.5 * LOG2_E), unit(q_TD))
-        for number, places, _ in work.in_order(head, originals, rooms, None):
+        for number, places, _ in work.in_order(head, originals, buffers, None):
             for first in work.pieces():
-                scores = work.products(rooms[0], rooms[1], first)
+                scores = work.products(buffers[0], buffers[1], first)
                 scores.masked_fill_(work.counted(places, first) == 0, -math.inf)
                 torch.amax(scores, 2, keepdim=True, out=work.blocks(found, first))
             torch.maximum(top[head], work.back(found, head, number), out=top[head])

@@ -136,9 +136,9 @@ class Mla(Mechanism):
         latent_BTL, k_rope_BTR = self.kv_norm(latent_BTL), turn(k_rope_BTR, cos, sin)
         grown = None
         if cache is not None:
-            whole, rooms = cache.grown({"latents": latent_BTL, "keys": k_rope_BTR}, 1)
+            whole, buffers = cache.grown({"latents": latent_BTL, "keys": k_rope_BTR}, 1)
             latent_BTL, k_rope_BTR = whole["latents"], whole["keys"]
-            grown = Cache(whole, start + tokens, rooms)
+            grown = Cache(whole, start + tokens, buffers)
         if not start and in_blocks(tokens, x_BTC.device):
             self.kernel = "blocked"
             kv_BTHF = torch.unflatten(self.kv_up(latent_BTL), 2, (self.heads, -1))

@@ -13,11 +13,11 @@ from types import FrameType, TracebackType
 from cyclopts import CycloptsError
 from rich.console import Console
 
-from deadweight.cli import compress, looking, recommend, run, runs  # each adds its verbs to the application
+from deadweight.cli import compress, info, recommend, run, runs  # each adds its verbs to the application
 from deadweight.cli.app import app
 from deadweight.errors import DeadweightError
 
-__all__ = ["app", "compress", "looking", "main", "recommend", "run", "runs"]
+__all__ = ["app", "compress", "info", "main", "recommend", "run", "runs"]
 
 
 def _complain(problem: DeadweightError) -> int:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from deadweight.cli.app import app
 from deadweight.cli.options import Common
-from deadweight.cli.telling import progress
+from deadweight.cli.output import progress
 from deadweight.errors import InputError
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ def dry_run(planned: Plan, as_json: bool, jobs: int) -> int:
         }  # fmt: skip
         print(json_text.dumps(told, ensure_ascii=False))
         return 0
-    from deadweight.lab.tally import spoken as time
+    from deadweight.lab.status import format_duration as time
     from deadweight.studies.frame.sizes import format_bytes
 
     if len(planned.cells) <= _LISTED:

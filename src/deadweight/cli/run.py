@@ -9,10 +9,10 @@ from rich.console import Console
 
 from deadweight.cli.app import app
 from deadweight.cli.dry_run import dry_run
+from deadweight.cli.executor_options import Where
 from deadweight.cli.options import Common
+from deadweight.cli.output import progress, tell, tell_failures
 from deadweight.cli.study_commands import VERBS
-from deadweight.cli.telling import progress, tell, tell_failures
-from deadweight.cli.where import Where
 from deadweight.errors import InputError
 
 if TYPE_CHECKING:

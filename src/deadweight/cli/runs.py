@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from deadweight.cli.app import app
-from deadweight.cli.telling import tell
+from deadweight.cli.output import tell
 
 if TYPE_CHECKING:
-    from deadweight.lab.compare import Comparison
-    from deadweight.lab.tally import Standing
+    from deadweight.lab.status import FolderStatus
+    from deadweight.runs.compare import Comparison
 
 
 @app.command
@@ -51,19 +51,19 @@ def status(folder: Path, *, repair: bool = False, json: bool = False) -> int:
         repair: set damaged records aside and clear away what killed runs left; the next run does those cells again.
         json: print as JSON.
     """
-    from deadweight.lab.tally import look_at
+    from deadweight.lab.status import look_at
     from deadweight.studies import open_run
 
     _, planned, store = open_run(folder)
     repaired = store.repair(planned.cells) if repair else []
-    standing = look_at(planned.cells, store)
+    found = look_at(planned.cells, store)
     if json:
-        print(json_text.dumps({**_standing_json(standing), "repaired": repaired}, ensure_ascii=False))
+        print(json_text.dumps({**_status_json(found), "repaired": repaired}, ensure_ascii=False))
     else:
         for sentence in repaired:
             print(sentence)
-        _print_standing(standing)
-    return 0 if standing.whole else 1
+        _print_status(found)
+    return 0 if found.whole else 1
 
 
 @app.command
@@ -86,7 +86,7 @@ def export(
         to: the file to write; default: records or findings in the folder itself, with the format's ending.
         json: print path and number of rows as JSON.
     """
-    from deadweight.lab.export import ENDINGS, findings_frame, records_frame, write_table
+    from deadweight.runs.export import ENDINGS, findings_frame, records_frame, write_table
     from deadweight.studies import read_run
 
     records, findings = read_run(folder)
@@ -111,7 +111,7 @@ def diff(first: Path, second: Path, *, json: bool = False) -> int:
         second: the folder to hold against it.
         json: print as JSON.
     """
-    from deadweight.lab.compare import compare
+    from deadweight.runs.compare import compare
     from deadweight.studies import read_run
 
     found = compare(read_run(first), read_run(second))
@@ -122,21 +122,21 @@ def diff(first: Path, second: Path, *, json: bool = False) -> int:
     return 0
 
 
-def _standing_json(standing: Standing) -> dict[str, object]:
+def _status_json(found: FolderStatus) -> dict[str, object]:
     return {
-        "studies": standing.tally.counts(),
-        "seconds_left": standing.tally.seconds_left(),
+        "studies": found.status.counts(),
+        "seconds_left": found.status.seconds_left(),
         "failures": [
             {"key": one.cell.key, "cell": one.cell.label, "error": one.error, "attempts": one.attempts}
-            for one in standing.failures
+            for one in found.failures
         ],
-        "damaged": [{"key": key, "reason": reason} for key, reason in standing.damaged],
-        "orphans": list(standing.orphans),
+        "damaged": [{"key": key, "reason": reason} for key, reason in found.damaged],
+        "orphans": list(found.orphans),
     }
 
 
-def _print_standing(standing: Standing) -> None:
-    from deadweight.lab.tally import STATES, spoken
+def _print_status(found: FolderStatus) -> None:
+    from deadweight.lab.status import STATES, format_duration
     from deadweight.secrets import printable
 
     console = Console()
@@ -144,21 +144,21 @@ def _print_standing(standing: Standing) -> None:
     table.add_column("study")
     for state in STATES:
         table.add_column(state, justify="right")
-    for study, counts in standing.tally.counts().items():
+    for study, counts in found.status.counts().items():
         table.add_row(Text(printable(study)), *(str(counts[state]) for state in STATES))
     console.print(table)
-    left = standing.tally.seconds_left()
+    left = found.status.seconds_left()
     if left:
-        console.print(f"about {spoken(left)} of work left", highlight=False)
-    for failure in standing.failures:
+        console.print(f"about {format_duration(left)} of work left", highlight=False)
+    for failure in found.failures:
         text = f"failed: {failure.cell.label}: {printable(next(iter(failure.error.splitlines()), ''))}"
         console.print(f"{text} (attempt {failure.attempts})", markup=False, highlight=False, soft_wrap=True)
-    for key, reason in standing.damaged:
+    for key, reason in found.damaged:
         console.print(
             f"damaged: {key}: {printable(reason)}; the next run does the cell again", markup=False, soft_wrap=True
         )
-    if standing.orphans:
-        console.print(f"{len(standing.orphans)} records belong to no cell of the study as it is now; they are kept")
+    if found.orphans:
+        console.print(f"{len(found.orphans)} records belong to no cell of the study as it is now; they are kept")
 
 
 def _print_comparison(found: Comparison) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from deadweight.anatomy import anatomy
 from deadweight.compression.budget import budget_of
 from deadweight.compression.distill import distill as distilled
-from deadweight.compression.items import divided, pieces, spread
+from deadweight.compression.items import chunks, subsample, train_held_out_split
 from deadweight.compression.measure import ROUNDS, compared
 from deadweight.compression.plan import Plan, cut, refit, target_for
 from deadweight.compression.report import Candidate, Compression
@@ -103,11 +103,11 @@ class _Work:
                 cure="see dw.anatomy(model).blocks for what was found",
             )
         self.causal = parts.kind == "causal_lm"
-        learn, held = divided(inputs)
+        learn, held = train_held_out_split(inputs)
         self.example = inputs[0].first()
         size = max(1, (1024 if self.causal else 4096) // max(1, self.example.tokens))
         rounds = -(-_items(held) // ROUNDS)  # a batch each, for the passes that measure are timed as well
-        self.learn, self.held = pieces(learn, min(size, 64)), pieces(held, min(size, 64, rounds))
+        self.learn, self.held = chunks(learn, min(size, 64)), chunks(held, min(size, 64, rounds))
         self.counts = count(model, self._counted(self.example))
 
     def run(self, limits: dict[str, float], allowed: Allowed, steps: int) -> tuple[nn.Module, Compression]:
@@ -126,12 +126,12 @@ class _Work:
         with self._timing("refit"):
             self.note("refitting the chosen plan", 0.6)
             small = cut(self.model, chosen, survey.sites, self.learn)
-            refitted_on = spread(self.learn, survey.enough)
+            refitted_on = subsample(self.learn, survey.enough)
             refit(small, self.model, chosen, refitted_on, target)
         if steps:
             with self._timing("distillation"):
                 before, after = distilled(
-                    small, self.model, self.learn, survey.judge, steps, lambda text, done: self.note(text, 0.8)
+                    small, self.model, self.learn, survey.evaluator, steps, lambda text, done: self.note(text, 0.8)
                 )
                 if not after < before:
                     self.notes.append(f"{steps} steps of distillation did not help, and their weights were not kept")
@@ -214,7 +214,7 @@ class _Work:
 
     def _chosen(self, plans: Sequence[Plan], survey: Survey, target: str) -> tuple[Plan, tuple[Candidate, ...]]:
         """The plan that loses least once it is built, refitted on a few inputs and tried."""
-        few = spread(self.learn, max(4, survey.looked_at // 2))
+        few = subsample(self.learn, max(4, survey.looked_at // 2))
         losses: list[float] = []
         sizes: list[Sizes] = []
         for number, plan in enumerate(plans):
@@ -223,7 +223,7 @@ class _Work:
             sizes.append(self._size_of(small))
             if len(plans) > 1:
                 refit(small, self.model, plan, few, target)
-                losses.append(survey.judge.hear(small).damage)
+                losses.append(survey.evaluator.evaluate(small).divergence)
         best = min(range(len(plans)), key=lambda place: losses[place]) if losses else 0
         tried = tuple(
             Candidate(plan.as_json(), int(size.parameters), int(size.macs), plan.loss, loss, place == best)

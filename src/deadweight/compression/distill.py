@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deadweight.anatomy import anatomy
-from deadweight.compression.outcome import Judge, answered
+from deadweight.compression.outcome import Evaluator, answered
 from deadweight.errors import DeadweightError
 from deadweight.surgery.calibration import Inputs
 
@@ -23,15 +23,15 @@ def distill(
     small: nn.Module,
     original: nn.Module,
     inputs: Sequence[Inputs],
-    judge: Judge,
+    evaluator: Evaluator,
     steps: int,
     note: Callable[[str, float], None],
 ) -> tuple[float, float]:
-    """Train the blocks and the final norm of `small`, in place; (damage before, damage after) by `judge`.
+    """Train the blocks and the final norm of `small`, in place; (divergence before, divergence after) by `evaluator`.
 
     The loss is the Kullback-Leibler divergence from the original's predictions, where there is a head, plus the
-    squared error of the final feature as a share of its size. Where it does not lower the damage, the weights stay as
-    they were.
+    squared error of the final feature as a share of its size. Where it does not lower the divergence, the weights
+    stay as they were.
     """  # fmt: skip
     parts = anatomy(small)
     trained = [part for part in (*(block.module for block in parts.blocks), parts.norm) if part is not None]
@@ -40,7 +40,7 @@ def distill(
     for parameter in flags:
         parameter.requires_grad_(id(parameter) in wanted)
     with torch.no_grad():
-        start = best = judge.hear(small).damage
+        start = best = evaluator.evaluate(small).divergence
     kept = _copied(wanted)
     optimizer = torch.optim.AdamW(list(wanted.values()), lr=RATE, weight_decay=0.0)
     warm = max(1, steps // 10)
@@ -60,9 +60,9 @@ def distill(
             note(f"distilling, step {step} of {steps}", step / steps)
             if step % max(1, steps // CHECKS) == 0 or step == steps:
                 with torch.no_grad():
-                    damage = judge.hear(small).damage
-                if damage < best:
-                    best, kept = damage, _copied(wanted)
+                    divergence = evaluator.evaluate(small).divergence
+                if divergence < best:
+                    best, kept = divergence, _copied(wanted)
     finally:
         with torch.no_grad():
             for key, parameter in wanted.items():

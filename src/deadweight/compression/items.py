@@ -10,7 +10,7 @@ from deadweight.surgery.calibration import Inputs
 EVERY = 4  # every fourth image or sequence is held out
 
 
-def divided(inputs: Sequence[Inputs]) -> tuple[list[Inputs], list[Inputs]]:
+def train_held_out_split(inputs: Sequence[Inputs]) -> tuple[list[Inputs], list[Inputs]]:
     """(to calibrate on, held out for the report); raises :class:`InputError` for fewer than four items."""
     total = sum(batch.items for batch in inputs)
     if total < EVERY:
@@ -32,14 +32,14 @@ def divided(inputs: Sequence[Inputs]) -> tuple[list[Inputs], list[Inputs]]:
     return kept, held
 
 
-def pieces(inputs: Sequence[Inputs], items: int) -> list[Inputs]:
+def chunks(inputs: Sequence[Inputs], items: int) -> list[Inputs]:
     """The same items, at most `items` at a time."""
     return [
         batch.take(slice(start, start + items)) for batch in inputs for start in range(0, batch.items, max(1, items))
     ]
 
 
-def spread(inputs: Sequence[Inputs], items: int) -> list[Inputs]:
+def subsample(inputs: Sequence[Inputs], items: int) -> list[Inputs]:
     """`items` of the items, evenly spread: they may come class by class."""
     total = sum(batch.items for batch in inputs)
     places = {number * total // items for number in range(items)} if items < total else set(range(total))

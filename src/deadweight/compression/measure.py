@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from deadweight.compression.outcome import Judge, Outcomes
+from deadweight.compression.outcome import Evaluator, Outcomes
 from deadweight.compression.report import Measured, Size
 from deadweight.compression.search import Sizes
 from deadweight.meters.clock import Stopwatch
@@ -37,9 +37,9 @@ def compared(
         for clock in clocks:
             clock.counts = batch.items == held[0].items
         with clocks[0], clocks[1]:
-            judge = Judge(model, [batch])
-            own.extend(judge.own)
-            found.extend(judge.hear(small))
+            evaluator = Evaluator(model, [batch])
+            own.extend(evaluator.own)
+            found.extend(evaluator.evaluate(small))
     for clock in clocks:
         clock.counts = True
     while (rounds := len(clocks[0].seconds)) < MOST and (

@@ -47,12 +47,12 @@ class Outcomes:
         return sum(self.values[name]) / len(self.values[name])
 
     @property
-    def damage(self) -> float:
+    def divergence(self) -> float:
         """What a search minimises: the mean divergence, or 1 − the mean cosine."""
         return self.mean("divergence") if "divergence" in self.values else 1 - self.mean("cosine")
 
 
-class Judge:
+class Evaluator:
     """The original's answers to some inputs, to hold others' against."""
 
     def __init__(self, model: nn.Module, inputs: Sequence[Inputs]) -> None:
@@ -66,7 +66,7 @@ class Judge:
                 self.own.add(loss=_losses(answer.logits, batch))
             self.answers.append(self._kept(answer))
 
-    def hear(self, model: nn.Module, run: Callable[[int], Any] | None = None) -> Outcomes:
+    def evaluate(self, model: nn.Module, run: Callable[[int], Any] | None = None) -> Outcomes:
         """How `model` does on the same inputs; `run(number)` answers a batch some other way than by calling it."""
         found = Outcomes()
         for number, batch in enumerate(self.inputs):

@@ -11,13 +11,13 @@ from torch import nn
 from deadweight.anatomy import anatomy
 from deadweight.compression.survey import Pair, Site
 from deadweight.surgery import drop_blocks, group_mlps
+from deadweight.surgery.blockwise import BlockwiseRun
 from deadweight.surgery.calibration import Inputs
 from deadweight.surgery.importance import best
-from deadweight.surgery.junction import Junction
-from deadweight.surgery.log import patient, record
+from deadweight.surgery.log import copy_unless_inplace, record
 from deadweight.surgery.narrow import narrow
 from deadweight.surgery.refit import refit_outputs
-from deadweight.surgery.walk import Walk
+from deadweight.surgery.residual_branch import ResidualBranch
 from deadweight.surgery.widths import note_width
 
 
@@ -56,7 +56,7 @@ def cut(model: nn.Module, plan: Plan, sites: Sequence[Site], inputs: Sequence[In
     """
     kept = [index for index in range(anatomy(model).depth) if index not in plan.dropped]
     place = {index: number for number, index in enumerate(kept)}
-    small = patient(model, inplace=False)
+    small = copy_unless_inplace(model, inplace=False)
     if plan.dropped:
         drop_blocks(small, plan.dropped, inplace=True)
     groups = [[place[block] for block in site.blocks] for site in sites if len(site.blocks) > 1]
@@ -105,14 +105,14 @@ def refit(small: nn.Module, model: nn.Module, plan: Plan, inputs: Sequence[Input
 def target_for(model: nn.Module, example: Inputs) -> str:
     """``"stream"`` where every block adds its MLP's output to the stream as it is, else ``"layer"``."""
     blocks = anatomy(model).blocks
-    walk = Walk(model, blocks, example)
+    walk = BlockwiseRun(model, blocks, example)
     after = None
     for block in blocks:
         call = walk.enter(example, block.index, after)
         if block.mlp_paths is not None:
             down = model.get_submodule(block.mlp_paths.down)
             given = call.stream if after is None else after
-            if Junction.of(walk, block.index, down, example, given, required=False).scale is None:
+            if ResidualBranch.of(walk, block.index, down, example, given, required=False).scale is None:
                 return "layer"
         after = walk.run(block.index, call)
     return "stream"

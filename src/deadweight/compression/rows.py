@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from deadweight.anatomy.parts import is_transposed
+from deadweight.surgery.blockwise import BlockwiseRun, Call
 from deadweight.surgery.calibration import Inputs
 from deadweight.surgery.importance import rows_of
-from deadweight.surgery.walk import Call, Walk
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ def joined(rows: Sequence[Rows]) -> Rows:
     return Rows(*(torch.cat(list(column)) for column in zip(*parts, strict=True)))
 
 
-def look(walk: Walk, index: int, call: Call, inputs: Inputs, mlp: nn.Module | None, down: Any) -> tuple[Tensor, Any]:
+def look(
+    walk: BlockwiseRun, index: int, call: Call, inputs: Inputs, mlp: nn.Module | None, down: Any
+) -> tuple[Tensor, Any]:
     """(the stream after block `index`, the rows its MLP showed; None for an MLP that is not known)."""
     if down is None or mlp is None:
         return walk.run(index, call), None

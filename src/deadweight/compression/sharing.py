@@ -17,7 +17,7 @@ FITTED, JUDGED = 512, 128  # tokens of each block: fewer than units will do to t
 @dataclass(frozen=True)
 class Member:
     """A block that could share: its MLP, that one's output layer, its hidden units in the order they are kept, and
-    tokens to fit to and to judge by."""
+    tokens to fit to and to evaluator by."""
 
     mlp: nn.Module
     down: nn.Module
@@ -34,8 +34,8 @@ def missed_by_sharing(one: Member, two: Member, ridge: float) -> dict[str, tuple
     Solved in the tokens, which are fewer than the units.
     """
     learn = _Shown([member.fitted.leading(FITTED) for member in (one, two)], one, two)
-    judge = _Shown([member.judged.leading(JUDGED) for member in (one, two)], one, two)
-    return {merge: _missed(learn, judge, *_merged(one, two, merge), ridge) for merge in MERGES}
+    evaluator = _Shown([member.judged.leading(JUDGED) for member in (one, two)], one, two)
+    return {merge: _missed(learn, evaluator, *_merged(one, two, merge), ridge) for merge in MERGES}
 
 
 class _Shown:
@@ -54,7 +54,7 @@ class _Shown:
 
 
 def _missed(
-    learn: _Shown, judge: _Shown, kept: Sequence[Tensor], start_ID: Tensor, ridge: float
+    learn: _Shown, evaluator: _Shown, kept: Sequence[Tensor], start_ID: Tensor, ridge: float
 ) -> tuple[float, float]:
     """The held-out error of either block with these units and an output layer fitted to both."""
     h_NI = learn.units(kept)
@@ -65,9 +65,9 @@ def _missed(
     kernel = (h @ h.T).double()
     kernel.diagonal().add_(max(ridge * float(h.square().sum()) / h.shape[1], torch.finfo(torch.float64).tiny))
     layer_ID = start_ID + h.T @ torch.linalg.solve(kernel, r.double()).float()
-    made = judge.units(kept) @ layer_ID + centre
+    made = evaluator.units(kept) @ layer_ID + centre
     missed: list[float] = []
-    for rows, written in zip(judge.rows, made.split([len(rows.weight) for rows in judge.rows]), strict=True):
+    for rows, written in zip(evaluator.rows, made.split([len(rows.weight) for rows in evaluator.rows]), strict=True):
         left = (rows.weight * (written - rows.written).square().sum(1)).sum()
         missed.append(float(left) / max(float((rows.weight > 0).sum()), 1.0))
     return missed[0], missed[1]

@@ -17,18 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from deadweight.anatomy import Block, MlpPaths, anatomy
-from deadweight.compression.items import pieces, spread
+from deadweight.compression.items import chunks, subsample
 from deadweight.compression.nested import Nested
-from deadweight.compression.outcome import Judge
+from deadweight.compression.outcome import Evaluator
 from deadweight.compression.rows import Rows, joined, look, output_layer, put_output_layer, weights, with_constant
 from deadweight.compression.sharing import Member, missed_by_sharing
 from deadweight.errors import SurgeryError
 from deadweight.meters import count
+from deadweight.surgery.blockwise import BlockwiseRun
 from deadweight.surgery.calibration import Inputs
 from deadweight.surgery.importance import ENOUGH_TOKENS
 from deadweight.surgery.least_squares import add_gram, mirrored
 from deadweight.surgery.narrow import check_narrowable, hidden_axes, units_kept
-from deadweight.surgery.walk import Walk
 
 SHARES = tuple(eighth / 8 for eighth in range(7, 0, -1))  # of the units kept, at which an MLP is looked at
 TRIED = 0.5  # the share at which the rest of the model is run
@@ -80,19 +80,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class Survey:
-    """`judge` holds the original's answers to the inputs things were tried on; `looked_at` counts all items seen, and
+    """`evaluator` holds the original's answers to the inputs things were tried on; `looked_at` counts items seen, and
     `enough` those that a refit needs at most: 5 tokens for each unit of the widest MLP, or `ENOUGH_TOKENS`."""
 
     sites: tuple[Site, ...]
     pairs: tuple[Pair, ...]
-    judge: Judge = field(repr=False)
+    evaluator: Evaluator = field(repr=False)
     looked_at: int
     enough: int
 
 
 @dataclass
 class _Visit:
-    """A block as it was seen: streams before and after it, a batch each, and rows to fit to and to judge by.
+    """A block as it was seen: streams before and after it, a batch each, and rows to fit to and to evaluator by.
 
     given: what the block before it returned, None for the first; Swin does something in between.
     """
@@ -113,17 +113,17 @@ class Surveyor:
         self.widths, self.sharing = widths, sharing
         self.depth = depth and self.parts.depth > 1 and not getattr(model, "rope_mixed", False)
         example = inputs[0].first()
-        self.walk = Walk(model, self.parts.blocks, example)
+        self.walk = BlockwiseRun(model, self.parts.blocks, example)
         per_item = max(1, self.walk.enter(example, 0).stream.flatten(0, -2).shape[0])
         widest = max((b.mlp_paths.hidden for b in self.parts.blocks if b.mlp_paths is not None), default=0)
         self.enough = -(-max(ENOUGH_TOKENS, 5 * widest) // per_item)
-        chosen = pieces(spread(inputs, max(8, -(-max(TOKENS, widest * 4 // 3) // per_item))), 1)
+        chosen = chunks(subsample(inputs, max(8, -(-max(TOKENS, widest * 4 // 3) // per_item))), 1)
         tried = max(1, min(len(chosen) // 4, max(4, 1024 // per_item)))
         held = {number * len(chosen) // tried for number in range(tried)}
         size = max(1, 2048 // per_item)
         self.fitted = together([one for place, one in enumerate(chosen) if place not in held], size)
         self.batches = [*self.fitted, *together([chosen[place] for place in sorted(held)], size)]
-        self.judge = Judge(model, self.tried)
+        self.evaluator = Evaluator(model, self.tried)
 
     @property
     def tried(self) -> list[Inputs]:
@@ -154,7 +154,7 @@ class Surveyor:
                 pairs += self._pairs(last, (site, visit))
             sites.append(site)
             last = (site, visit) if len(mine) == 1 else None
-        return Survey(tuple(sites), tuple(pairs), self.judge, sum(one.items for one in self.batches), self.enough)
+        return Survey(tuple(sites), tuple(pairs), self.evaluator, sum(one.items for one in self.batches), self.enough)
 
     def _visit(self, block: Block, streams: Sequence[Tensor | None]) -> _Visit:
         found = _Visit(block, list(streams), [], [], [])
@@ -237,9 +237,9 @@ class Surveyor:
     def _end(self, index: int, streams: Sequence[Tensor | None]) -> float:
         """The loss when these streams reach block `index`; the batches that are tried come last."""
         mine = streams[len(self.fitted) :]
-        return self.judge.hear(
+        return self.evaluator.evaluate(
             self.model, lambda number: self.walk.resume(self.tried[number], index, mine[number])
-        ).damage
+        ).divergence
 
     def _without(self, visit: _Visit, last: tuple[Site, _Visit] | None) -> float | None:
         """The loss without the block, the one before it refitted to do its part."""

@@ -47,7 +47,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Ending:
+class AttemptResult:
     """How an attempt ended.
 
     state:    done: the record stands; failed: the attempt is written down; busy: another runner has the cell;
@@ -61,7 +61,7 @@ class Ending:
     refusal: MachineError | None = None
 
 
-def attempt(job: Job, task: Task, listener: Listener | None = None) -> Ending:
+def attempt(job: Job, task: Task, listener: Listener | None = None) -> AttemptResult:
     """Claim the cell, do it and write its record; what it raises becomes a written attempt.
 
     Only what is not an :class:`Exception` (Ctrl-C, the end of the process) comes through.
@@ -71,14 +71,14 @@ def attempt(job: Job, task: Task, listener: Listener | None = None) -> Ending:
     try:
         with store.claim(cell) as mine:
             if not mine:
-                return Ending("busy")
+                return AttemptResult("busy")
             store.tidy(cell.key)
             if store.record(cell) is not None:  # another runner was faster
-                return Ending("done")
+                return AttemptResult("done")
             error = _do(job, task, store, listener)
     except MachineError as problem:
-        return Ending("refused", time.monotonic() - began, hide(str(problem)), problem)
-    return Ending("done" if error is None else "failed", time.monotonic() - began, error)
+        return AttemptResult("refused", time.monotonic() - began, hide(str(problem)), problem)
+    return AttemptResult("done" if error is None else "failed", time.monotonic() - began, error)
 
 
 def _do(job: Job, task: Task, store: Store, listener: Listener | None) -> str | None:

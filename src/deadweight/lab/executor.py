@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from deadweight.errors import MachineError
-from deadweight.lab.attempt import Ending, Job, Task, Work, attempt
+from deadweight.lab.attempt import AttemptResult, Job, Task, Work, attempt
 from deadweight.lab.bench import Listener, Observer
 from deadweight.lab.cell import Cell
 from deadweight.lab.store import Store
@@ -35,7 +35,7 @@ class Engine(Protocol):
     def start(self, job: Job) -> None:
         """Begin an attempt."""
 
-    def endings(self, seconds: float) -> list[tuple[str, Ending]]:
+    def endings(self, seconds: float) -> list[tuple[str, AttemptResult]]:
         """(key, ending) of attempts that are over; waits for at most so many seconds until there is one."""
 
     def close(self) -> None:
@@ -47,7 +47,7 @@ class InProcess:
 
     def open(self, task: Task, listener: Listener | None) -> None:
         self._task, self._listener = task, listener
-        self._over: list[tuple[str, Ending]] = []
+        self._over: list[tuple[str, AttemptResult]] = []
 
     def full(self) -> bool:
         return False
@@ -58,7 +58,7 @@ class InProcess:
     def start(self, job: Job) -> None:
         self._over.append((job.cell.key, attempt(job, self._task, self._listener)))
 
-    def endings(self, seconds: float) -> list[tuple[str, Ending]]:
+    def endings(self, seconds: float) -> list[tuple[str, AttemptResult]]:
         over, self._over = self._over, []
         if not over:
             time.sleep(seconds)
@@ -157,7 +157,7 @@ class _Grid:
         for key, ending in self._engine.endings(seconds):
             self._end(self._running.pop(key), ending)
 
-    def _end(self, cell: Cell, ending: Ending) -> None:
+    def _end(self, cell: Cell, ending: AttemptResult) -> None:
         if ending.state == "refused":
             assert isinstance(ending.refusal, MachineError)
             raise ending.refusal
@@ -170,7 +170,7 @@ class _Grid:
         if self._observer is not None:
             self._observer.finished(cell, ending.seconds, ending.error)
 
-    def _write_down(self, cell: Cell, ending: Ending) -> Ending:
+    def _write_down(self, cell: Cell, ending: AttemptResult) -> AttemptResult:
         """Write the attempt a dead process could not; a cell whose process died by itself may be tried again."""
         with self._store.claim(cell, wait=5) as mine:
             if self._store.record(cell) is not None:  # it died after its work was done

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from deadweight.errors import InputError
-from deadweight.lab.attempt import Ending, Job, Task, Work
+from deadweight.lab.attempt import AttemptResult, Job, Task, Work
 from deadweight.lab.bench import BEGINS, WAITS, Listener
 from deadweight.lab.limits import Limits, cores, free_memory, room_for_another
 from deadweight.lab.worker import serve
@@ -102,7 +102,7 @@ class Processes:
         self._workers.append(worker)
         return worker
 
-    def endings(self, seconds: float) -> list[tuple[str, Ending]]:
+    def endings(self, seconds: float) -> list[tuple[str, AttemptResult]]:
         busy = [worker for worker in self._workers if worker.job is not None]
         if not busy:
             time.sleep(seconds)
@@ -124,13 +124,13 @@ class Processes:
         first = min(worker.began for worker in busy) + self._limits.timeout - time.monotonic()
         return max(0.0, min(seconds, first))
 
-    def _heard(self, worker: _Worker) -> Ending | None:
+    def _heard(self, worker: _Worker) -> AttemptResult | None:
         """What a worker has told since: notes go to the listener, an ending is handed back, an end of line is one."""
         assert worker.job is not None
         try:
             while worker.pipe.poll():
                 told = worker.pipe.recv()
-                if isinstance(told, Ending):
+                if isinstance(told, AttemptResult):
                     return told
                 if told[0] in (WAITS, BEGINS):  # waiting for the machine is not the cell's own time
                     worker.began = math.inf if told[0] == WAITS else time.monotonic()
@@ -139,15 +139,17 @@ class Processes:
         except (EOFError, OSError):
             worker.process.join(_GRACE)
             _end(worker)
-            return Ending("lost", max(0.0, time.monotonic() - worker.began), obituary(worker.process.exitcode))
+            return AttemptResult(
+                "lost", max(0.0, time.monotonic() - worker.began), describe_exit(worker.process.exitcode)
+            )
         return None
 
-    def _overdue(self, worker: _Worker) -> Ending | None:
+    def _overdue(self, worker: _Worker) -> AttemptResult | None:
         taken, limit = time.monotonic() - worker.began, self._limits.timeout
         if limit is None or taken < limit:
             return None
         _end(worker)
-        return Ending("overdue", taken, f"took longer than {limit:g} s, the time a cell is given")
+        return AttemptResult("overdue", taken, f"took longer than {limit:g} s, the time a cell is given")
 
     def _weigh(self, worker: _Worker) -> None:
         with suppress(psutil.Error):  # it is gone
@@ -175,7 +177,7 @@ def _end(worker: _Worker) -> None:
     worker.pipe.close()
 
 
-def obituary(code: int | None) -> str:
+def describe_exit(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         doubt = "; the system does that when memory runs out" if name == "SIGKILL" else ""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from deadweight.errors import InputError, MachineError
-from deadweight.lab.attempt import Ending, Job, Task, attempt
+from deadweight.lab.attempt import AttemptResult, Job, Task, attempt
 from deadweight.lab.bench import BEGINS, WAITS, Listener
 from deadweight.lab.cell import Cell
 from deadweight.lab.files import disk
@@ -146,7 +146,7 @@ class Cluster:
         )
         self._flights[flight] = job
 
-    def endings(self, seconds: float) -> list[tuple[str, Ending]]:
+    def endings(self, seconds: float) -> list[tuple[str, AttemptResult]]:
         if not self._flights:
             time.sleep(seconds)
             return []
@@ -161,18 +161,20 @@ class Cluster:
         self._cancel_overdue()
         return over
 
-    def _ending(self, flight: Any, key: str) -> Ending:
+    def _ending(self, flight: Any, key: str) -> AttemptResult:
         took = time.monotonic() - self._began.get(key, time.monotonic())
         try:
-            ending: Ending = self._ray.get(flight)
+            ending: AttemptResult = self._ray.get(flight)
             return ending
         except self._ray.exceptions.RayError as problem:
             if key in self._overdue:
                 self._overdue.discard(key)
                 limit = self._limits.timeout
-                return Ending("overdue", took, f"took longer than {limit:g} s, the time a cell is given")
+                return AttemptResult("overdue", took, f"took longer than {limit:g} s, the time a cell is given")
             said = str(problem).strip().splitlines() or [""]
-            return Ending("lost", took, f"its worker or node was lost ({type(problem).__name__}: {said[0][:200]})")
+            return AttemptResult(
+                "lost", took, f"its worker or node was lost ({type(problem).__name__}: {said[0][:200]})"
+            )
 
     def _read_board(self) -> None:
         for key, text, done in self._ray.get(self._board.drain.remote()):
@@ -240,10 +242,10 @@ class _Notes:
 _KEPT: dict[str, Task] = {}  # in a worker: the task of the run it works for, with what its study has loaded
 
 
-def _attempt(job: Job, held: list[Any], board: Any, token: str, memory: int | None) -> Ending:
+def _attempt(job: Job, held: list[Any], board: Any, token: str, memory: int | None) -> AttemptResult:
     """In a worker: one attempt at a cell."""
     if not _sees(token):  # a node that joined later, or a folder that went away
-        return Ending("lost", 0.0, f"the run's folder is not seen from {os.uname().nodename}")
+        return AttemptResult("lost", 0.0, f"the run's folder is not seen from {os.uname().nodename}")
     if token not in _KEPT:
         _KEPT.clear()
         _KEPT[token] = pickle.loads(import_ray().get(held[0]))  # noqa: S301  # from our own driver

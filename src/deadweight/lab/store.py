@@ -21,8 +21,8 @@ from filelock import FileLock, Timeout
 from deadweight.errors import InputError
 from deadweight.lab.cell import Cell, Json
 from deadweight.lab.files import disk, sync_folder, write_atomically
-from deadweight.lab.layout import Damage, decode, encode
 from deadweight.lab.records import Failure, Record
+from deadweight.lab.serialization import CorruptRecord, decode, encode
 from deadweight.secrets import hidden
 
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -63,7 +63,7 @@ class Store:
         except OSError:
             return []
 
-    def look(self, key: str) -> Record | Damage | None:
+    def look(self, key: str) -> Record | CorruptRecord | None:
         """The record of the cell `key`; None if there is none, and why if there is a file but no record in it."""
         path = self.folder_of(key) / "record.json"
         try:
@@ -71,7 +71,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as problem:
-            return Damage(problem.strerror or str(problem))
+            return CorruptRecord(problem.strerror or str(problem))
         return decode(text, key)
 
     def record(self, cell: Cell) -> Record | None:
@@ -89,7 +89,7 @@ class Store:
         """
         folder, done = self.folder_of(key), []
         with disk(folder):
-            if isinstance(found := self.look(key), Damage):
+            if isinstance(found := self.look(key), CorruptRecord):
                 name = f"record.corrupt-{secrets.token_hex(6)}.json"  # not the clock's: clocks jump
                 (folder / "record.json").replace(folder / name)
                 done.append(f"cells/{key}: {found.reason}: set aside as {name}; the next run does the cell again")

@@ -14,8 +14,8 @@ from torch import nn
 from deadweight.errors import SourceError
 from deadweight.models.hub import config_of, load_hub, place
 from deadweight.models.load import MODEL_SOURCES, model_source, pick_device, torch_dtype
+from deadweight.models.memory_check import require_room
 from deadweight.models.provenance import origin, set_origin
-from deadweight.models.room import require_room
 from deadweight.network import hub_reach
 from deadweight.source import Source
 

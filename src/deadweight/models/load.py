@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from deadweight.errors import InputError, SourceError
+from deadweight.models.memory_check import require_room
 from deadweight.models.provenance import origin, set_origin
-from deadweight.models.room import require_room
 from deadweight.registry import Registry, did_you_mean
 from deadweight.source import Source, parse_source
 

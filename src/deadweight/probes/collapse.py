@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deadweight.probes.layer import HEAD_INPUT, Batch
+from deadweight.probes.packed_symmetric import Floats, packed, unpacked
 from deadweight.probes.probe import ClassProbe, HeadProbe
-from deadweight.probes.triangles import Floats, packed, unpacked
 
 Labels = npt.NDArray[np.int64]
 

@@ -10,7 +10,7 @@ from torch import nn
 from deadweight.anatomy import Anatomy
 from deadweight.evaluation import logits_of
 from deadweight.probes.layer import Labels
-from deadweight.probes.triangles import Floats
+from deadweight.probes.packed_symmetric import Floats
 
 
 def last_linear(anatomy: Anatomy) -> nn.Linear | None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from deadweight.probes.image_means import LEVEL
-from deadweight.probes.triangles import Floats
+from deadweight.probes.packed_symmetric import Floats
 
 SEGMENTS = 4
 SHARE = 0.2

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from deadweight.probes.triangles import Floats, packed
+from deadweight.probes.packed_symmetric import Floats, packed
 
 FOLDS = 2
 MIXED = -1  # images with different numbers of tokens: the mean of the others is not one function of the rest

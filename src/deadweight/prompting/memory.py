@@ -18,7 +18,7 @@ SMALLEST_PACK = 16
 
 
 @dataclass(frozen=True)
-class Room:
+class PackBudget:
     """What one pass may hold: so many tokens, and logits after so many of them."""
 
     tokens: int
@@ -37,7 +37,7 @@ class Room:
         return found
 
 
-def room(model: Any, longest: int, memory: int | None, whole_masks: bool) -> Room:
+def pack_budget(model: Any, longest: int, memory: int | None, whole_masks: bool) -> PackBudget:
     """What fits within `memory` bytes beside the weights.
 
     Counted for a token: its keys and values (twice, for the growing cache), the activations of one block, its row of
@@ -67,4 +67,4 @@ def room(model: Any, longest: int, memory: int | None, whole_masks: bool) -> Roo
             expected=f"at least {need:,} for sequences of {longest} tokens",
             cure="raise memory=, or use fewer demonstrations",
         )
-    return Room(int(min(tokens, LARGEST_PACK)), max(1, budget // 4 // answer))
+    return PackBudget(int(min(tokens, LARGEST_PACK)), max(1, budget // 4 // answer))

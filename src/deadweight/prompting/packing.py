@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from deadweight.prompting.blocks import attending, blocks_of, can_attend, forget, stand_in
-from deadweight.prompting.memory import Room
+from deadweight.prompting.memory import PackBudget
 from deadweight.prompting.trie import Ints, Trie, build_trie
 
 How = Literal["blocks", "masks", "plain"]
@@ -51,7 +51,14 @@ def windows(config: Any) -> Windows | None:
 
 
 def log_probs(
-    model: Any, trie: Trie, nodes: Ints, targets: Ints, room: Room, reach: Windows, how: How, best: Tensor | None = None
+    model: Any,
+    trie: Trie,
+    nodes: Ints,
+    targets: Ints,
+    budget: PackBudget,
+    reach: Windows,
+    how: How,
+    best: Tensor | None = None,
 ) -> Tensor:
     """Natural log-probability of ``targets[i]`` as the token after ``nodes[i]``: float32, CPU, [len(nodes)].
 
@@ -60,7 +67,7 @@ def log_probs(
     model:
         A causal language model of transformers, in evaluation mode, that takes a 4-D additive mask, position ids
         and a cache (:func:`packs` says whether it does, and how it attends).
-    room:
+    budget:
         What one pass may hold.
     best:
         Where given, bool [len(nodes)]: filled with whether each target is the likeliest token of all.
@@ -69,7 +76,7 @@ def log_probs(
     order = np.argsort(nodes, kind="stable")
     context: AbstractContextManager[None] = attending(model) if how == "blocks" else nullcontext()
     with context:
-        for logits_RV, rows in _forward(model, trie, np.unique(nodes), room, reach, how == "blocks"):
+        for logits_RV, rows in _forward(model, trie, np.unique(nodes), budget, reach, how == "blocks"):
             low, high = np.searchsorted(nodes[order], [rows[0], rows[-1] + 1])
             here = order[low:high]
             row = torch.from_numpy(np.searchsorted(rows, nodes[here])).to(logits_RV.device)
@@ -82,7 +89,7 @@ def log_probs(
 
 
 def _forward(
-    model: Any, trie: Trie, answers: Ints, room: Room, reach: Windows, in_blocks: bool
+    model: Any, trie: Trie, answers: Ints, budget: PackBudget, reach: Windows, in_blocks: bool
 ) -> Iterator[tuple[Tensor, Ints]]:
     """Run the trie; yields float32 logits [rows, vocabulary] and the rows' nodes, for every pass that has any."""
     from transformers import DynamicCache
@@ -90,7 +97,7 @@ def _forward(
     weight = model.get_input_embeddings().weight
     device = weight.device
     selective = "logits_to_keep" in inspect.signature(model.forward).parameters
-    cuts = room.cuts(len(trie), answers)
+    cuts = budget.cuts(len(trie), answers)
     cache = DynamicCache() if len(cuts) > 1 else None
     keys = np.empty(0, dtype=np.int64)
     for first, stop in cuts:
@@ -175,7 +182,7 @@ def _same_packed_and_plain(model: Any, reach: Windows, how: How) -> bool:
     tolerance = 1e-2 if model.get_input_embeddings().weight.dtype == torch.float32 else 0.25
     targets = np.arange(3) % size
     try:
-        packed = log_probs(model, trie, last, targets, Room(5, 5), reach, how)
+        packed = log_probs(model, trie, last, targets, PackBudget(5, 5), reach, how)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError):
         return False  # it does not take the arguments at all, which is an answer too
     plain = [plain_log_probs(model, s, [(len(s) - 1, [int(t)])]) for s, t in zip(sequences, targets, strict=True)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deadweight.errors import InputError
 from deadweight.prompting.encoding import Query, encode_queries, label_lists
-from deadweight.prompting.memory import room
+from deadweight.prompting.memory import pack_budget
 from deadweight.prompting.packing import log_probs, packs, plain_log_probs, windows
 from deadweight.prompting.trie import build_trie
 
@@ -115,10 +115,10 @@ def _flat_log_probs(
     longest = max(len(query.tokens) for query in queries)
     reach = windows(model.config)
     with _evaluating(model):
-        room(model, longest, memory, whole_masks=False)  # refuses a budget too small before anything is computed
+        pack_budget(model, longest, memory, whole_masks=False)  # refuses a budget too small before anything is computed
         how = packs(model, reach)
         if reach is not None and how != "plain":
-            space = room(model, longest, memory, whole_masks=how == "masks")
+            space = pack_budget(model, longest, memory, whole_masks=how == "masks")
             # A label's last token predicts nothing we ask for, so it is never fed to the model.
             trie, nodes = build_trie([q.tokens[:-1] for q in queries], [q.start - 1 for q in queries])
             flat = log_probs(model, trie, np.concatenate(nodes), np.concatenate(targets), space, reach, how, best)

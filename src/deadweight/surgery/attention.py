@@ -15,7 +15,7 @@ from deadweight.attention import MECHANISMS, Mechanism, mechanism, pool_heads
 from deadweight.attention.base import Projected
 from deadweight.errors import InputError, SurgeryError
 from deadweight.surgery import hosted_attention as hosted
-from deadweight.surgery.log import patient, record
+from deadweight.surgery.log import copy_unless_inplace, record
 
 Module = TypeVar("Module", bound=nn.Module)
 CAUSAL_ONLY = ("lsh", "mla", "gated_delta", "retention")
@@ -73,7 +73,7 @@ def swap_attention(model: Module, name: str, *, inplace: bool = False, **options
     parts = anatomy(model)
     causal = parts.kind == "causal_lm"
     if parts.family in hosted.FAMILIES:
-        return hosted.swap(patient(model, inplace), name, parts, options)
+        return hosted.swap(copy_unless_inplace(model, inplace), name, parts, options)
     if parts.family not in ("gpt2", "timm"):
         raise SurgeryError(
             f"the attention of a {type(model).__name__} ({parts.family}) cannot be swapped",
@@ -89,7 +89,7 @@ def swap_attention(model: Module, name: str, *, inplace: bool = False, **options
         mechanism(name, parts.width, _heads(parts.blocks[0], parts.heads), **chosen)
     for block in parts.blocks:
         _projections(block)
-    model = patient(model, inplace)
+    model = copy_unless_inplace(model, inplace)
     carried = True
     for block in anatomy(model).blocks:
         carried &= _swap(model, block, name, _heads(block, parts.heads), parts.width, chosen, causal)

@@ -14,7 +14,7 @@ from deadweight.anatomy import Block, anatomy
 from deadweight.errors import SurgeryError
 from deadweight.surgery.calibration import calibration
 from deadweight.surgery.groups import block_index
-from deadweight.surgery.log import patient, record
+from deadweight.surgery.log import copy_unless_inplace, record
 from deadweight.surgery.refit import check_refit, refit_outputs
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -69,7 +69,7 @@ def drop_blocks(
     kept = [index for index in range(depth) if index not in dropped]
     before_gaps = [place for place, index in enumerate(kept) if index + 1 in dropped]
     original = copy.deepcopy(model) if inplace and inputs and before_gaps else model
-    model = patient(model, inplace)
+    model = copy_unless_inplace(model, inplace)
     _take_out(model, kept)
     if inputs and before_gaps:
         refit_outputs(model, original, inputs, target=str(refit), blocks=before_gaps, origins=kept)

@@ -12,7 +12,7 @@ from deadweight.anatomy import anatomy
 from deadweight.errors import InputError, SurgeryError
 from deadweight.surgery.blocks import drop_blocks
 from deadweight.surgery.calibration import calibration, evaluating
-from deadweight.surgery.log import patient, record, surgeries
+from deadweight.surgery.log import copy_unless_inplace, record, surgeries
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -65,7 +65,7 @@ def early_exit(
         raise InputError(f"readout={readout!r}", expected="'ridge' or None")
     pairs = _pairs(batches, classes or _linear(model, name).out_features) if readout is not None else []
     before = surgeries(model)
-    model = patient(model, inplace)
+    model = copy_unless_inplace(model, inplace)
     if layer < parts.depth:
         drop_blocks(model, range(layer, parts.depth), inplace=True)
         setattr(model, _LOG, before)  # one surgery: the cut is a part of it

@@ -36,7 +36,7 @@ def surgeries(model: nn.Module) -> list[dict[str, Any]]:
     return copy.deepcopy(getattr(model, _ATTRIBUTE, []))
 
 
-def patient(model: Module, inplace: bool) -> Module:
+def copy_unless_inplace(model: Module, inplace: bool) -> Module:
     """The module a surgery works on: `model` itself, or a deep copy that shares nothing with it."""
     remember(model)
     return model if inplace else copy.deepcopy(model)

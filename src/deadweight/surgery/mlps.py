@@ -17,7 +17,7 @@ from deadweight.registry import did_you_mean
 from deadweight.surgery.calibration import calibration, require_numbers
 from deadweight.surgery.groups import Groups, groups_of
 from deadweight.surgery.importance import CHOICES, best, unit_scores
-from deadweight.surgery.log import patient, record
+from deadweight.surgery.log import copy_unless_inplace, record
 from deadweight.surgery.merge import MERGES, NEEDS_LAYERS, merge_mlps
 from deadweight.surgery.narrow import check_narrowable, narrow, units_kept
 from deadweight.surgery.refit import check_refit, refit_outputs
@@ -88,7 +88,7 @@ def group_mlps(
         known = [paths for block in blocks if (paths := block.mlp_paths) is not None]
         scores = unit_scores(model, known, "activation" if inputs else "weight", inputs)
     original = copy.deepcopy(model) if inplace and refit else model
-    model = patient(model, inplace)
+    model = copy_unless_inplace(model, inplace)
     blocks = anatomy(model).blocks
     for group in groups:
         members = [blocks[index] for index in group]
@@ -192,7 +192,7 @@ def shallow_mlps(
     original = copy.deepcopy(model) if inplace and refit else model
     distinct = {id(block.mlp): (block.mlp_paths, shares[block.index]) for block in narrowed}
     scores = unit_scores(model, [paths for paths, _ in distinct.values() if paths is not None], by, inputs)
-    model = patient(model, inplace)
+    model = copy_unless_inplace(model, inplace)
     parts = anatomy(model)
     changes: set[tuple[int, int]] = set()
     for paths, share in distinct.values():

@@ -10,7 +10,7 @@ from torch import nn
 
 from deadweight.anatomy import anatomy
 from deadweight.errors import InputError, SurgeryError
-from deadweight.surgery.log import patient, record
+from deadweight.surgery.log import copy_unless_inplace, record
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -32,7 +32,7 @@ def scale_positions(model: Module, factor: float, *, inplace: bool = False) -> M
             expected="a table of positions that is added to the tokens",
             cure="scale_positions works on ViT, DeiT and GPT-2 types",
         )
-    model = patient(model, inplace)
+    model = copy_unless_inplace(model, inplace)
     positions = anatomy(model).positions
     assert positions is not None
     with torch.no_grad():

@@ -25,10 +25,10 @@ from deadweight.anatomy import Block, MlpPaths, anatomy
 from deadweight.anatomy.parts import is_transposed, linear_shape
 from deadweight.errors import InputError, SurgeryError
 from deadweight.registry import did_you_mean
+from deadweight.surgery.blockwise import BlockwiseRun, Call
 from deadweight.surgery.calibration import Inputs, evaluating
-from deadweight.surgery.junction import Junction, MlpInputs, Seen, output_of
 from deadweight.surgery.least_squares import START, Gram, fit
-from deadweight.surgery.walk import Call, Walk
+from deadweight.surgery.residual_branch import MlpInputs, ResidualBranch, Seen, output_of
 
 TARGETS = ("layer", "stream")
 HELD_OUT = 4  # every fourth image or sequence is held out of the fit
@@ -172,8 +172,8 @@ class _Refit:
         parts, self.old_blocks = anatomy(model), anatomy(original).blocks
         self.ends = [*self.origins[1:], len(self.old_blocks)]
         self.example = inputs[0].first()
-        self.cut = Walk(model, parts.blocks, self.example)
-        self.old = Walk(original, self.old_blocks, self.example)
+        self.cut = BlockwiseRun(model, parts.blocks, self.example)
+        self.old = BlockwiseRun(original, self.old_blocks, self.example)
         self.sites = _sites(model, parts.blocks, blocks)
         self.first, self.last = min(self.sites), max(self.sites)
         self.start = START
@@ -195,12 +195,12 @@ class _Refit:
                 continue
             if site.shared and index == site.blocks[0]:
                 site.before = [batch.after for batch in self.batches]
-            junction = self._junction(index, site)
-            kept = [self._gather(index, site, junction, batch) for batch in self.batches]
+            branch = self._branch(index, site)
+            kept = [self._gather(index, site, branch, batch) for batch in self.batches]
             outcome = self._solve(site)
             ended = index == site.blocks[-1]
             if index < self.last:
-                self._again(site) if site.shared and ended else self._advance(index, junction, kept)
+                self._again(site) if site.shared and ended else self._advance(index, branch, kept)
             if ended:
                 found.append(outcome)
                 del site.train, site.held_out
@@ -220,7 +220,7 @@ class _Refit:
         held_out = places % HELD_OUT == HELD_OUT - 1 if total >= HELD_OUT else None
         return _Batch(inputs, cut, call, teacher, teacher, held_out)
 
-    def _walk(self, walk: Walk, inputs: Inputs, start: int, end: int, before: Tensor) -> Tensor:
+    def _walk(self, walk: BlockwiseRun, inputs: Inputs, start: int, end: int, before: Tensor) -> Tensor:
         """The stream after block `end` − 1, given the one before block `start`."""
         for index in range(start, end):
             before = walk.run(index, walk.enter(inputs, index, before if index else None))
@@ -231,20 +231,24 @@ class _Refit:
         batch.own = self._walk(self.old, batch.inputs, begin, own, batch.teacher)
         batch.teacher = self._walk(self.old, batch.inputs, own, self.ends[index], batch.own)
 
-    def _junction(self, index: int, site: _Site) -> Junction:
+    def _branch(self, index: int, site: _Site) -> ResidualBranch:
         gap = self.ends[index] > self.origins[index] + 1
         before = self.batches[0].after[:1]
-        found = Junction.of(self.cut, index, site.down, self.example, before, required=gap or self.target == "stream")
+        found = ResidualBranch.of(
+            self.cut, index, site.down, self.example, before, required=gap or self.target == "stream"
+        )
         if found.scale is not None and index == site.blocks[0]:
             largest = float(found.scale.abs().max())
             site.importance = found.scale.abs().clamp_min(1e-6 * largest)
         return found
 
-    def _gather(self, index: int, site: _Site, junction: Junction, batch: _Batch) -> tuple[Tensor | None, MlpInputs]:
+    def _gather(
+        self, index: int, site: _Site, branch: ResidualBranch, batch: _Batch
+    ) -> tuple[Tensor | None, MlpInputs]:
         """Add to the site's sums what a block shows of one batch; what is needed to go on from there."""
-        seen = junction.watch(batch.call)
+        seen = branch.watch(batch.call)
         hidden, output = (value.flatten(0, -2).float() for value in (seen.hidden, seen.output))
-        missing = self._missing(index, junction, seen, batch)
+        missing = self._missing(index, branch, seen, batch)
         if site.shared:  # the layer may have moved since the first of its blocks
             missing = missing + output - site.as_it_was(hidden)
         weights = batch.teacher.flatten(0, -2).float().square().sum(1).clamp_min(1e-12).reciprocal()
@@ -254,25 +258,25 @@ class _Refit:
         for gram, rows in ((site.train, ~held), (site.held_out, held)):
             if bool(rows.any()):
                 gram.add(hidden[rows], missing[rows] * site.importance, weights[rows])
-        return (None if junction.scale is None else junction.rest(seen)), seen.mlp_inputs
+        return (None if branch.scale is None else branch.rest(seen)), seen.mlp_inputs
 
-    def _missing(self, index: int, junction: Junction, seen: Seen, batch: _Batch) -> Tensor:
+    def _missing(self, index: int, branch: ResidualBranch, seen: Seen, batch: _Batch) -> Tensor:
         """(N, D) what the output lacks to be on target."""
 
         def rows(value: Tensor) -> Tensor:
             return value.flatten(0, -2).float()
 
         if self.target == "stream":
-            assert junction.scale is not None  # required at the junction
-            return (rows(batch.teacher) - rows(seen.after)) / _divisor(junction.scale)
+            assert branch.scale is not None  # required at the branch
+            return (rows(batch.teacher) - rows(seen.after)) / _divisor(branch.scale)
         block = self.old_blocks[self.origins[index]]
         assert block.mlp is not None  # the cut model's block has one
         old_down = self.original.get_submodule(_paths(block).down)
         missing = rows(output_of(block.mlp, old_down, seen.mlp_inputs)) - rows(seen.output)
         if batch.teacher is batch.own:
             return missing
-        assert junction.scale is not None  # required where blocks were dropped
-        return missing + (rows(batch.teacher) - rows(batch.own)) / _divisor(junction.scale)
+        assert branch.scale is not None  # required where blocks were dropped
+        return missing + (rows(batch.teacher) - rows(batch.own)) / _divisor(branch.scale)
 
     def _solve(self, site: _Site) -> Refitted:
         found = fit(site.train, site.held_out, start=self.start)
@@ -286,14 +290,14 @@ class _Refit:
     def _advance(
         self,
         index: int,
-        junction: Junction | None = None,
+        branch: ResidualBranch | None = None,
         kept: Sequence[tuple[Tensor | None, MlpInputs]] = (),
     ) -> None:
         """The cut model past block `index`, with the weights it has now."""
         for place, batch in enumerate(self.batches):
             rest = kept[place][0] if kept else None
-            if junction is not None and rest is not None:
-                after = junction.finish(rest, kept[place][1])
+            if branch is not None and rest is not None:
+                after = branch.finish(rest, kept[place][1])
             else:
                 after = self.cut.run(index, batch.call)
             if index < self.last:

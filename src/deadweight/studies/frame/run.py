@@ -17,7 +17,7 @@ from deadweight.lab.engines import EXECUTORS
 from deadweight.lab.executor import InProcess
 from deadweight.lab.limits import Limits
 from deadweight.lab.ranks import Leader, follow, leads, started_together
-from deadweight.lab.tally import orphans
+from deadweight.lab.status import orphans
 from deadweight.models import pick_device
 from deadweight.registry import did_you_mean
 from deadweight.secrets import holds_secret

@@ -20,7 +20,7 @@ import psutil
 
 from deadweight.attention import MECHANISMS
 from deadweight.lab import Json
-from deadweight.lab.local import obituary
+from deadweight.lab.local import describe_exit
 from deadweight.meters import EnergyDevice, IdlePower
 from deadweight.studies.attention.timing.subject import Subject
 from deadweight.studies.attention.timing.worker import Entry, serve
@@ -61,7 +61,7 @@ class Worker:
             state, told = "failed", str(late)
         except (EOFError, OSError):
             self.process.join(GRACE)
-            state, told = "failed", obituary(self.process.exitcode)
+            state, told = "failed", describe_exit(self.process.exitcode)
         if state == "failed":
             self._out(told)
             return None

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from deadweight.lab.cell import Cell
-from deadweight.lab.layout import Damage
 from deadweight.lab.records import Failure, Record
+from deadweight.lab.serialization import CorruptRecord
 from deadweight.lab.store import Store
 
 State = Literal["done", "running", "failed", "left"]
@@ -16,7 +16,7 @@ STATES: tuple[State, ...] = ("done", "running", "failed", "left")
 
 
 @dataclass
-class Tally:
+class RunStatus:
     """The state of every cell, and what the finished ones took against what was expected of them."""
 
     cells: Sequence[Cell]
@@ -56,14 +56,14 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Standing:
+class FolderStatus:
     """What lies in a run folder, against its plan.
 
     damaged: (key, reason) of records that are not whole; the next run does their cells again.
     orphans: keys of records that no cell of the plan has, e.g. of the study before it was edited; they are kept.
     """
 
-    tally: Tally
+    status: RunStatus
     failures: tuple[Failure, ...]
     damaged: tuple[tuple[str, str], ...]
     orphans: tuple[str, ...]
@@ -71,27 +71,27 @@ class Standing:
     @property
     def whole(self) -> bool:
         """Whether every planned cell has its record."""
-        return self.tally.total("done") == len(self.tally.cells)
+        return self.status.total("done") == len(self.status.cells)
 
 
-def look_at(cells: Sequence[Cell], store: Store) -> Standing:
+def look_at(cells: Sequence[Cell], store: Store) -> FolderStatus:
     """Every planned cell's state, read from `store`; nothing is changed there."""
-    tally, failures, damaged = Tally(cells), [], []
+    status, failures, damaged = RunStatus(cells), [], []
     for cell in cells:
         found = store.look(cell.key)
         if isinstance(found, Record):
-            tally.finished(cell, float(found.measured.get("seconds") or 0))
+            status.finished(cell, float(found.measured.get("seconds") or 0))
             continue
-        if isinstance(found, Damage):
+        if isinstance(found, CorruptRecord):
             damaged.append((cell.key, found.reason))
         if store.claimed(cell.key):
-            tally.states[cell.key] = "running"
+            status.states[cell.key] = "running"
             continue
         failure = store.failure(cell)
         if failure.attempts:
-            tally.states[cell.key] = "failed"
+            status.states[cell.key] = "failed"
             failures.append(failure)
-    return Standing(tally, tuple(failures), tuple(damaged), tuple(orphans(cells, store)))
+    return FolderStatus(status, tuple(failures), tuple(damaged), tuple(orphans(cells, store)))
 
 
 def orphans(cells: Sequence[Cell], store: Store) -> list[str]:
@@ -100,7 +100,7 @@ def orphans(cells: Sequence[Cell], store: Store) -> list[str]:
     return [key for key in store.folders() if key not in planned and (store.folder_of(key) / "record.json").is_file()]
 
 
-def spoken(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration as people say it: 40 s, 12 min, 3.5 h, 2.1 days."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from deadweight.errors import InputError
 from deadweight.lab import Cell, Store
-from deadweight.lab.layout import MIGRATIONS, Damage, decode, encode
 from deadweight.lab.records import SCHEMA, Record
+from deadweight.lab.serialization import MIGRATIONS, CorruptRecord, decode, encode
 
 CELL = Cell("toy", "square", {"number": 7, "name": "naïve “quotes” \\ \n"}, sources={"images": "f00d"})
 RECORD = Record(CELL, {"square": 49, "curve": [0.1, None, True]}, {"seconds": 0.25}, {"threads": 2})
@@ -44,9 +44,9 @@ def test_the_digest_is_that_of_everything_else():
 def test_a_file_cut_anywhere_is_never_taken_for_a_record():
     text = encode(RECORD).encode()
     for length in range(len(text)):
-        assert isinstance(decode(text[:length], RECORD.key), Damage), length
+        assert isinstance(decode(text[:length], RECORD.key), CorruptRecord), length
         padded = text[:length] + b"\0" * (len(text) - length)  # as a file system may leave it after a power cut
-        assert isinstance(decode(padded, RECORD.key), Damage), length
+        assert isinstance(decode(padded, RECORD.key), CorruptRecord), length
 
 
 @pytest.mark.parametrize("bit", [0, 2, 5, 6])
@@ -58,8 +58,8 @@ def test_a_flipped_bit_is_noticed_unless_the_content_is_the_same(bit):
         try:
             found = decode(bytes(wrong), RECORD.key)
         except InputError:  # the digit of the schema became a higher one
-            found = Damage("newer")
-        assert isinstance(found, Damage) or found == RECORD, (place, bytes(wrong))
+            found = CorruptRecord("newer")
+        assert isinstance(found, CorruptRecord) or found == RECORD, (place, bytes(wrong))
 
 
 def _changed(**parts):
@@ -93,7 +93,7 @@ def _changed(**parts):
 )  # fmt: skip
 def test_what_is_no_record_is_told_why(text, reason):
     found = decode(text, RECORD.key)
-    assert isinstance(found, Damage)
+    assert isinstance(found, CorruptRecord)
     assert reason in found.reason
 
 

@@ -40,7 +40,7 @@ class _Reached(Exception):
         self.call = call
 
 
-class Walk:
+class BlockwiseRun:
     """A model whose blocks are run one by one.
 
     Raises

@@ -15,9 +15,9 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 from deadweight.cli import main
 from deadweight.errors import InputError
 from deadweight.lab import Cell, Finding, Findings, Records
-from deadweight.lab.compare import compare, difference_interval
-from deadweight.lab.export import csv_text, latex_text, records_frame, write_table
 from deadweight.lab.records import Record
+from deadweight.runs.compare import compare, difference_interval
+from deadweight.runs.export import csv_text, latex_text, records_frame, write_table
 from deadweight.studies import build_study
 from deadweight.studies.frame.run import run
 

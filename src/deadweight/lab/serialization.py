@@ -16,7 +16,7 @@ _WITH_DIGEST = 2  # the first schema whose records carry one
 
 
 @dataclass(frozen=True)
-class Damage:
+class CorruptRecord:
     """A file that is not the record it should be, and why."""
 
     reason: str
@@ -36,7 +36,7 @@ def encode(record: Record) -> str:
     return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def decode(text: bytes | str, key: str) -> Record | Damage:
+def decode(text: bytes | str, key: str) -> Record | CorruptRecord:
     """The record in `text`, which must be that of cell `key`, or what is wrong with it.
 
     Raises
@@ -48,9 +48,9 @@ def decode(text: bytes | str, key: str) -> Record | Damage:
         body = json.loads(text)
         schema = body["schema"]
         if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-            return Damage(f"schema {schema!r}")
+            return CorruptRecord(f"schema {schema!r}")
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
-        return Damage(f"not a whole record ({type(problem).__name__})")
+        return CorruptRecord(f"not a whole record ({type(problem).__name__})")
     if schema > SCHEMA:
         raise InputError(
             f"the record of cell {key} has schema {schema}",
@@ -62,12 +62,12 @@ def decode(text: bytes | str, key: str) -> Record | Damage:
             body = MIGRATIONS[old](body)
         said = body["context"].pop("digest")
         if (schema >= _WITH_DIGEST or said is not None) and said != _digest(_compact(body)):
-            return Damage("its content does not match its digest")
+            return CorruptRecord("its content does not match its digest")
         record = Record.from_json(body)
         if record.key != key:
-            return Damage(f"it is the record of another cell, {record.key}")
+            return CorruptRecord(f"it is the record of another cell, {record.key}")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
-        return Damage(f"not a whole record ({type(problem).__name__}: {problem})")
+        return CorruptRecord(f"not a whole record ({type(problem).__name__}: {problem})")
     return record
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from deadweight.errors import SurgeryError
+from deadweight.surgery.blockwise import BlockwiseRun, Call
 from deadweight.surgery.calibration import Inputs
-from deadweight.surgery.walk import Call, Walk
 
 MlpInputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -28,21 +28,21 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Junction:
+class ResidualBranch:
     """A block as its output layer `down` sees it: stream after = rest + scale · output of `down`.
 
     scale: (D,) of each channel (1, or a LayerScale's γ); None where the output is not simply added.
     """
 
-    walk: Walk
+    walk: BlockwiseRun
     index: int
     down: nn.Module
     scale: Tensor | None
 
     @classmethod
     def of(
-        cls, walk: Walk, index: int, down: nn.Module, example: Inputs, before: Tensor, *, required: bool
-    ) -> Junction:
+        cls, walk: BlockwiseRun, index: int, down: nn.Module, example: Inputs, before: Tensor, *, required: bool
+    ) -> ResidualBranch:
         """Try what the block does with made-up outputs of `down`, on one item whose stream is `before`.
 
         Raises
@@ -106,7 +106,7 @@ def output_of(mlp: nn.Module, down: nn.Module, inputs: MlpInputs) -> Tensor:
     return found[0]
 
 
-def _scale(walk: Walk, index: int, down: nn.Module, call: Call) -> Tensor | None:
+def _scale(walk: BlockwiseRun, index: int, down: nn.Module, call: Call) -> Tensor | None:
     """γ of stream = rest + γ · output, if that is how the block works: found with constants, tried on noise."""
 
     def after(make: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
