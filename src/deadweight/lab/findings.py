@@ -12,8 +12,8 @@ from typing import Literal
 
 from deadweight.lab.cell import Json
 from deadweight.lab.files import write_atomically
-from deadweight.lab.statistics import LEVEL, Estimate, holm
 from deadweight.notebook import table_html
+from deadweight.statistics import LEVEL, Estimate, holm
 
 Verdict = Literal["dead weight", "needed", "undecided"]
 SCHEMA = 1
