@@ -9,14 +9,14 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from deadweight import statistics
 from deadweight.errors import InputError
 from deadweight.statistics import LEVEL, Numbers, holm
+from deadweight.statistics import Estimate as StatisticsEstimate
 from deadweight.statistics.estimate import Floats
 
 
 @dataclass(frozen=True)
-class Estimate(statistics.Estimate):
+class Estimate(StatisticsEstimate):
     """Of the functions here, which always have both ends; infinite where the data cannot bound them (one seed)."""
 
     low: float
