@@ -104,7 +104,7 @@ def test_many_shares_come_close_to_the_normal_interval():
 
 def test_few_changed_shares_leave_room_for_an_item_that_changes_with_every_seed():
     found = accuracy_loss([1.0] * 359, [0.8] + [1.0] * 358)
-    assert found.high > 0.0102
+    assert found.high > 0.0095  # exact, of five times as many items: 0.0031
 
 
 def test_answers_to_one_item_are_one_item():

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from deadweight.errors import InputError
-from deadweight.statistics import LEVEL, Estimate, Numbers, holm
+from deadweight.statistics import LEVEL, Numbers, holm
+from deadweight.statistics import Estimate as StatisticsEstimate
 from deadweight.statistics.estimate import Floats
+
+
+@dataclass(frozen=True)
+class Estimate(StatisticsEstimate):
+    """Of the functions here, which always have both ends; infinite where the data cannot bound them (one seed)."""
+
+    low: float
+    high: float
 
 
 def _paired(before: Numbers, after: Numbers) -> Floats:
