@@ -11,6 +11,7 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 import deadweight as dw
 from deadweight.anatomy import anatomy
 from deadweight.compression import measure
+from deadweight.compression.items import subsample, train_held_out_split
 from deadweight.compression.outcome import Evaluator
 from deadweight.compression.search import Sizes
 from deadweight.compression.survey import Surveyor

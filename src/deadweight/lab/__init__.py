@@ -6,7 +6,6 @@ from deadweight.lab.executor import Engine, run_cells
 from deadweight.lab.files import disk, write_atomically
 from deadweight.lab.findings import Finding, Findings
 from deadweight.lab.records import Failure, Outcome, Record, Records
-from deadweight.lab.statistics import bootstrap_mean, paired_t, wilson
 from deadweight.lab.store import Store
 from deadweight.statistics import Estimate, accuracy_loss, holm
 
@@ -25,11 +24,8 @@ __all__ = [
     "Store",
     "Workbench",
     "accuracy_loss",
-    "bootstrap_mean",
     "disk",
     "holm",
-    "paired_t",
     "run_cells",
-    "wilson",
     "write_atomically",
 ]

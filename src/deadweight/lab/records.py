@@ -14,7 +14,7 @@ from deadweight.notebook import table_html
 if TYPE_CHECKING:
     from deadweight.lab.findings import Findings
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass

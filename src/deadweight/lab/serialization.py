@@ -58,11 +58,12 @@ def decode(text: bytes | str, key: str) -> Record | CorruptRecord:
             cure="upgrade deadweight, or choose another folder with --out",
         )
     try:
+        if schema >= _WITH_DIGEST:
+            digest = body["context"].pop("digest")
+            if digest != _digest(_compact(body)):
+                return CorruptRecord("its content does not match its digest")
         for old in range(schema, SCHEMA):
             body = MIGRATIONS[old](body)
-        said = body["context"].pop("digest")
-        if (schema >= _WITH_DIGEST or said is not None) and said != _digest(_compact(body)):
-            return CorruptRecord("its content does not match its digest")
         record = Record.from_json(body)
         if record.key != key:
             return CorruptRecord(f"it is the record of another cell, {record.key}")
@@ -73,11 +74,30 @@ def decode(text: bytes | str, key: str) -> Record | CorruptRecord:
 
 def _from_1(body: dict[str, Json]) -> dict[str, Json]:
     """Schema 1 had no digest; nothing else differs."""
-    return {**body, "schema": _WITH_DIGEST, "context": {**body["context"], "digest": None}}
+    return body
+
+
+# What schema 2 called otherwise; keys and units say "per" since.
+_RENAMED = {"joules_a_token": "joules_per_token", "cache_bytes_a_token": "cache_bytes_per_token"}
+_UNITS = {"J a token": "J per token"}
+
+
+def _from_2(body: dict[str, Json]) -> dict[str, Json]:
+    """Keys and units of what was measured, wherever they stand; the cell, and so its key, is left as it is."""
+
+    def renamed(value: Json) -> Json:
+        if isinstance(value, dict):
+            return {
+                _RENAMED.get(name, name): _UNITS.get(inner, inner) if name == "unit" else renamed(inner)
+                for name, inner in value.items()
+            }
+        return [renamed(inner) for inner in value] if isinstance(value, list) else value
+
+    return {**body, "result": renamed(body["result"]), "measured": renamed(body["measured"])}
 
 
 # From each older schema to the next. Records are never rewritten: they are brought up to date as they are read.
-MIGRATIONS: dict[int, Callable[[dict[str, Json]], dict[str, Json]]] = {1: _from_1}
+MIGRATIONS: dict[int, Callable[[dict[str, Json]], dict[str, Json]]] = {1: _from_1, 2: _from_2}
 
 
 def _compact(body: Json) -> str:
