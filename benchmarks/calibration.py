@@ -26,12 +26,16 @@ from functools import lru_cache
 from math import sqrt
 from pathlib import Path
 
+import calibration_studies as whole
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 from deadweight import statistics as st
 from deadweight.statistics.proportions import difference_ends
+from deadweight.studies import frame
+from deadweight.studies.frame import Effect
+from deadweight.studies.frame.quantity import ACCURACY
 
 COVER, FALSE = 0.93, 0.05
 Generator = np.random.Generator
@@ -314,9 +318,13 @@ def lowest(generator: Generator, size: tuple[int, int], *, symmetric: bool) -> s
 # Decisions. `settle` is the one place where a study's estimates become verdicts.
 
 
-def settle(estimates: Sequence[st.Estimate], margin: float) -> list[st.Verdict]:
-    """All judged findings of one study."""
-    return st.verdicts(estimates, [margin] * len(estimates))
+def settle(estimates: Sequence[st.Estimate], margin: float) -> list[st.Verdict | None]:
+    """All judged findings of one study, by the frame that every study goes through."""
+    effects = [
+        Effect(f"part-{number}", "", "Removing a part", ACCURACY, estimate, judged=True)
+        for number, estimate in enumerate(estimates)
+    ]
+    return [finding.verdict for finding in frame.settle(effects, margin=margin)]
 
 
 def any_false(estimates: Sequence[st.Estimate], margin: float) -> bool:
@@ -432,6 +440,33 @@ def studies(runs: int, seed: int) -> Iterator[Row]:
         )  # fmt: skip
 
 
+def whole_studies(runs: int, seed: int) -> Iterator[Row]:
+    """Records as a run writes them, through the study's own effects, verdicts and choice of what is shown."""
+    runs = max(100, runs // 5)
+    for blocks in (6, 12, 30):
+        for items, better in ((359, 0.0), (1000, 0.02)):
+            yield decisions(
+                "depth from records", f"{blocks} blocks, {items} images, {better:.0%} better",
+                lambda g, m=blocks, n=items, b=better: whole.depth_study(g, m, n, b), runs, seed,
+            )  # fmt: skip
+        for name in ("normal", "lognormal 0.75"):
+            yield decisions(
+                "language blocks from records", f"{blocks} blocks, 16 sequences, {name}",
+                lambda g, m=blocks, s=SHAPES[name]: whole.language_study(g, m, 16, s), runs, seed,
+            )  # fmt: skip
+    for sets in (2, 3, 5):
+        for spread in (0.0, 0.1):
+            yield decisions(
+                "icl from records", f"12 tasks, 48 items, {sets} sets, s.d. {spread:g}",
+                lambda g, j=sets, s=spread: whole.icl_study(g, 12, 48, j, s), runs, seed,
+            )  # fmt: skip
+    for seeds in (3, 5):
+        yield decisions(
+            "mlp from records", f"2 variants, {seeds} seeds, 359 images, s.d. 0.005",
+            lambda g, j=seeds: whole.mlp_study(g, j, 359, 0.005), runs, seed,
+        )  # fmt: skip
+
+
 SIMULATIONS: dict[str, Callable[[int, int], Iterator[Row]]] = {
     "accuracy": accuracy_losses,
     "rates": rates,
@@ -442,6 +477,7 @@ SIMULATIONS: dict[str, Callable[[int, int], Iterator[Row]]] = {
     "rounds": rounds,
     "best": best_of_many,
     "studies": studies,
+    "records": whole_studies,
 }
 
 
