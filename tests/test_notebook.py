@@ -24,8 +24,7 @@ def _profile():
 
 
 def _finding(**changes):
-    estimate = dw.Estimate(0.02, -0.01, 0.05, 7)
-    return dw.Finding.of("mlp-x", "mlp", f"Claim {HOSTILE}.", estimate, "accuracy", margin=0.01, **changes)
+    return dw.Finding("mlp-x", "mlp", f"Claim {HOSTILE}.", 0.02, "accuracy", -0.01, 0.05, 7, margin=0.01, **changes)
 
 
 def _records():

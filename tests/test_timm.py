@@ -13,8 +13,8 @@ from timm.utils import ModelEma, ModelEmaV2, ModelEmaV3
 
 import deadweight.timm
 from deadweight.errors import InputError
-from deadweight.models import load
-from deadweight.surgery import group_mlps, save, shallow_mlps
+from deadweight.loading import load, save
+from deadweight.surgery import group_mlps, shallow_mlps
 
 SMALL = {"img_size": 32, "embed_dim": 24, "num_heads": 2, "depth": 4, "num_classes": 5}
 

@@ -13,9 +13,10 @@ __version__ = "0.1.0"
 _DOOR = {
     "anatomy": "Anatomy anatomy",
     "errors": "DeadweightError InputError MachineError SourceError SurgeryError CellFailed",
-    "models": "LanguageModel load load_lm transform",
+    "models": "LanguageModel transform",
+    "loading": "load load_lm save",
     "data": "load_images load_text",
-    "surgery": "drop_blocks early_exit group_mlps save scale_positions shallow_mlps surgeries swap_attention",
+    "surgery": "drop_blocks early_exit group_mlps scale_positions shallow_mlps surgeries swap_attention",
     "attention": "MECHANISMS mechanism",
     "probes": "DepthProfile profile",
     "prompting": "TASKS Task load_task score_labels",
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from deadweight.data import load_images, load_text
     from deadweight.errors import CellFailed, DeadweightError, InputError, MachineError, SourceError, SurgeryError
     from deadweight.lab import Cell, Estimate, Finding, Findings, Record, Records, Store
+    from deadweight.loading import load, load_lm, save
     from deadweight.meters import (
         Counts,
         ModelledEnergy,
@@ -109,7 +111,7 @@ if TYPE_CHECKING:
         measure,
         measure_repeated,
     )
-    from deadweight.models import LanguageModel, load, load_lm, transform
+    from deadweight.models import LanguageModel, transform
     from deadweight.probes import DepthProfile, profile
     from deadweight.prompting import TASKS, Task, load_task, score_labels
     from deadweight.studies.frame.run import audit, load_study, run
@@ -118,7 +120,6 @@ if TYPE_CHECKING:
         drop_blocks,
         early_exit,
         group_mlps,
-        save,
         scale_positions,
         shallow_mlps,
         surgeries,

@@ -159,7 +159,7 @@ def test_verbose_tells_the_whole_error_of_a_failed_cell(capsys, tmp_path, monkey
     def broken(*_, **__):
         raise RuntimeError("first line\nand what is behind it")
 
-    monkeypatch.setattr("deadweight.studies.mlp.MlpStudy.run", broken)
+    monkeypatch.setattr("deadweight.studies.mlp.study.MlpStudy.run", broken)
     command = ["mlp", "--out", str(tmp_path / "run"), "--limit", "40", "--epochs", "1", "--seeds", "0"]
     assert "and what is behind it" in _call(capsys, *command, "--verbose")[2]
 

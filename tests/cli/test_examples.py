@@ -5,8 +5,7 @@ import shutil
 import pytest
 
 from deadweight.cli import app
-from deadweight.models import load
-from deadweight.surgery import save
+from deadweight.loading import load, save
 
 COMPUTE = ("audit", "mlp", "depth", "icl", "attention", "run", "compress")
 NOT_HERE = ("timm:", "hf:")  # weights on a hub, or a language model of the reader's own

@@ -16,10 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _python(page):
-    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "how-to" / f"{page}.md").read_text(), re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
-PAGES = [page.stem for page in sorted((ROOT / "docs" / "how-to").glob("*.md")) if _python(page.stem)]
+FOUND = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+PAGES = [name for page in FOUND if _python(name := str(page.relative_to(ROOT)))]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -11,7 +11,8 @@ from PIL import Image
 
 import deadweight as dw
 from deadweight.errors import InputError, MachineError, SourceError
-from deadweight.models import check_language, input_shape, origin, room
+from deadweight.loading import check_language
+from deadweight.models import input_shape, memory_check, origin
 from deadweight.models.embedded import language_source
 from deadweight.source import parse_source
 
@@ -162,8 +163,8 @@ def test_the_weights_are_counted_without_reading_them(kind, language_folder):
     model, source = dw.load(text), parse_source(text)
     source = language_source(source) if kind == "gguf" else source
     numbers = sum(tensor.numel() for tensor in [*model.parameters(), *model.buffers()])
-    assert room.weight_bytes(source) == pytest.approx(4 * numbers, rel=1e-3)
-    assert room.weight_bytes(source, torch.bfloat16) == room.weight_bytes(source) / 2
+    assert memory_check.weight_bytes(source) == pytest.approx(4 * numbers, rel=1e-3)
+    assert memory_check.weight_bytes(source, torch.bfloat16) == memory_check.weight_bytes(source) / 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -171,12 +172,12 @@ def test_a_saved_model_needs_what_it_was_saved_in(dtype, tmp_path):
     model = dw.load("timm:test_vit?pretrained=false", dtype=dtype)
     dw.save(model, tmp_path / "saved")
     held = sum(weight.numel() * dtype.itemsize for weight in model.parameters())
-    assert held < room.weight_bytes(parse_source(f"file:{tmp_path / 'saved'}")) < held + 100_000
+    assert held < memory_check.weight_bytes(parse_source(f"file:{tmp_path / 'saved'}")) < held + 100_000
 
 
 @pytest.mark.parametrize("how", ["load", "load_lm"])
 def test_a_model_too_large_for_memory_is_refused_before_it_is_loaded(how, language_folder, monkeypatch):
-    monkeypatch.setattr(room.psutil, "virtual_memory", lambda: SimpleNamespace(available=40_000))
+    monkeypatch.setattr(memory_check.psutil, "virtual_memory", lambda: SimpleNamespace(available=40_000))
     monkeypatch.setattr(
         "transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("it was read")
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deadweight.errors import InputError
-from deadweight.models import load_lm
+from deadweight.loading import load_lm
 from deadweight.prompting import distinct_tokens, memory, packing, score_labels
 from deadweight.prompting.blocks import blocks_of
 from deadweight.prompting.encoding import Query

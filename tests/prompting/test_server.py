@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from deadweight.errors import CellFailed, InputError, SourceError
-from deadweight.models import load_lm
+from deadweight.loading import load_lm
 from deadweight.prompting import server as backend
 from deadweight.prompting.generate import LocalGenerator
 from deadweight.prompting.server import Server, ServerGenerator, check_server, parse_server

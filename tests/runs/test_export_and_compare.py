@@ -60,7 +60,7 @@ def test_findings_as_latex_stand_in_the_folder_by_default(runs, capsys):
     text = (runs / "first" / "findings.tex").read_text()
     assert text.startswith(r"\begin{tabular}")
     assert text.count(r"\\") == 2
-    assert re.search(r"toy & squares & the squares", text)
+    assert re.search(r"toy & toy-squares & Squaring", text)
 
 
 def test_columns_of_mixed_values_become_text_in_parquet(tmp_path):
@@ -155,5 +155,5 @@ def test_two_runs_side_by_side_in_words(runs, capsys):
         "cells in both: 2 with the same result, 0 with another; 0 only in the first, 2 only in the second"
         in " ".join(out.split())
     )
-    assert "toy/squares" in out
+    assert "toy/toy-squares" in out
     assert "+3" in out  # the mean of 0, 1, 4, 9 less that of 0, 1

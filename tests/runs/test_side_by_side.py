@@ -20,7 +20,7 @@ def found(id, verdict, estimate=0.02, unit="accuracy"):
 def folder(tmp_path):
     def write(name, *findings):
         (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "findings.json").write_text(json.dumps({"schema": 1, "findings": list(findings)}))
+        (tmp_path / name / "findings.json").write_text(json.dumps({"schema": 2, "findings": list(findings)}))
         return tmp_path / name
 
     return write

@@ -145,7 +145,7 @@ def test_a_language_model_of_ones_own_that_is_absent_is_an_error():
 def test_depth_alone_still_trains_the_model_it_looks_at():
     planned = plan(build_study("audit", {"studies": ["depth"]}))
     assert [(cell.study, cell.kind) for cell in planned.cells] == [
-        ("mlp", "train"), ("depth", "profile"), ("depth", "skip"),
+        ("mlp", "train"), ("depth", "skip"), ("depth", "profile"),
     ]  # fmt: skip
     assert planned.cells[1].needs == (planned.cells[0].key,)
 

@@ -8,9 +8,9 @@ import torch
 import transformers
 
 from deadweight.errors import InputError, SurgeryError
-from deadweight.models import load
+from deadweight.loading import load, save
 from deadweight.models.gpt2 import GPT2, GPT2Config
-from deadweight.surgery import FreshWeights, drop_blocks, group_mlps, save, shallow_mlps, surgeries, swap_attention
+from deadweight.surgery import FreshWeights, drop_blocks, group_mlps, shallow_mlps, surgeries, swap_attention
 
 TOKENS = torch.randint(0, 40, (2, 12), generator=torch.Generator().manual_seed(0))
 

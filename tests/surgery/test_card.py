@@ -8,7 +8,7 @@ import transformers
 from huggingface_hub import ModelCard
 
 import deadweight as dw
-from deadweight.surgery.card import stands_alone
+from deadweight.loading.card import stands_alone
 
 TOKENS = torch.arange(1, 9)[None]
 SURGERIES = {

@@ -9,8 +9,8 @@ import transformers
 from deadweight.anatomy import anatomy
 from deadweight.anatomy.parts import is_transposed, stream
 from deadweight.errors import InputError, SurgeryError
-from deadweight.models import load
-from deadweight.surgery import drop_blocks, group_mlps, save, shallow_mlps
+from deadweight.loading import load, save
+from deadweight.surgery import drop_blocks, group_mlps, shallow_mlps
 from deadweight.surgery.blockwise import BlockwiseRun
 from deadweight.surgery.calibration import calibration, evaluating
 from deadweight.surgery.least_squares import RIDGES, Gram, add_gram, fit, mirrored, solve

@@ -10,8 +10,9 @@ from safetensors import safe_open
 from torch import nn
 
 from deadweight.errors import InputError, SourceError
-from deadweight.models import LanguageModel, load, load_lm, origin
-from deadweight.surgery import drop_blocks, group_mlps, save, scale_positions, shallow_mlps, surgeries
+from deadweight.loading import load, load_lm, save
+from deadweight.models import LanguageModel, origin
+from deadweight.surgery import drop_blocks, group_mlps, scale_positions, shallow_mlps, surgeries
 
 SMALL = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "depth": 4, "num_heads": 2}
 TIMM = {"img_size": 16, "patch_size": 4, "num_classes": 5, "embed_dim": 24, "depth": 4, "num_heads": 2}

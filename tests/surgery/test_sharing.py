@@ -7,8 +7,8 @@ import transformers
 
 from deadweight.anatomy import anatomy
 from deadweight.errors import InputError, SurgeryError
-from deadweight.models import load
-from deadweight.surgery import drop_blocks, group_mlps, save, shallow_mlps
+from deadweight.loading import load, save
+from deadweight.surgery import drop_blocks, group_mlps, shallow_mlps
 
 SWIN = {"img_size": 16, "patch_size": 2, "window_size": 2, "embed_dim": 8, "num_heads": (1, 1, 1, 1), "num_classes": 5}
 VISION = dict(

@@ -89,7 +89,7 @@ def test_fsdp2_shards_a_shared_tensor_once(two):
     ids=str,
 )
 def test_sharing_groups(pattern, expected):
-    from deadweight.models import load
+    from deadweight.loading import load
     from deadweight.surgery import group_mlps
 
     net = group_mlps(load("embedded:digits-vit", depth=4, embed_dim=16, num_heads=2), pattern=pattern)
@@ -98,7 +98,7 @@ def test_sharing_groups(pattern, expected):
 
 
 def test_chains_of_sharing_are_one_group():
-    from deadweight.models import load
+    from deadweight.loading import load
 
     net = load("embedded:digits-vit", depth=4, embed_dim=16, num_heads=2)
     net.blocks[0].mlp.fc1 = net.blocks[3].mlp.fc1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deadweight.data import load_images
-from deadweight.models import load
+from deadweight.loading import load
 from deadweight.surgery import group_mlps
 from deadweight.training import Recipe, train
 

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 
 from deadweight.data import ImageData, load_images
 from deadweight.errors import InputError
-from deadweight.models import load
+from deadweight.loading import load
 from deadweight.surgery import group_mlps
 from deadweight.training import Diverged, Feed, Recipe, evaluate, loop, train
 from deadweight.training import feed as feeding

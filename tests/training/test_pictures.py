@@ -10,7 +10,8 @@ from timm.data.distributed_sampler import RepeatAugSampler
 
 from deadweight.data import load_images
 from deadweight.errors import InputError
-from deadweight.models import load, transform
+from deadweight.loading import load
+from deadweight.models import transform
 from deadweight.training import Feed, Recipe, train
 from deadweight.training.feed import chunked
 from deadweight.training.pictures import augmented

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from deadweight.data import ImageData
-from deadweight.models import load
+from deadweight.loading import load
 from deadweight.surgery import group_mlps
 from deadweight.training import Diverged, Recipe, sharing_groups, train
 

@@ -56,7 +56,7 @@ def compress(
         length: tokens of a sequence.
     """
     from deadweight.compression.job import Job
-    from deadweight.surgery import check_target
+    from deadweight.loading import check_target
 
     common = common or Common()
     if common.budget is not None:

@@ -60,6 +60,7 @@ def command(kind: str) -> Callable[..., int]:
     parameters += [inspect.Parameter(name, keyword, default=None, annotation=_flag(name, own[name])) for name in own]
     parameters += [inspect.Parameter("common", keyword, default=None, annotation=Common | None)]
     verb.__name__ = kind
+    verb.__doc__ = VERBS[kind]
     verb.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
     verb.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return verb

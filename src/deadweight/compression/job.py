@@ -20,9 +20,9 @@ from deadweight.data import load_images, load_text
 from deadweight.errors import InputError
 from deadweight.evaluation import token_sequences
 from deadweight.lab import write_atomically
+from deadweight.loading import load, load_lm, model_source, save
 from deadweight.meters import count, machine_peak
-from deadweight.models import LanguageModel, load, load_lm, model_source, pick_device, torch_dtype, transform
-from deadweight.surgery import save
+from deadweight.models import LanguageModel, pick_device, torch_dtype, transform
 
 IMAGES, SEQUENCES, LENGTH = 128, 64, 256  # what is looked at where nobody says
 _BATCH = 16

@@ -181,11 +181,15 @@ class Compression:
 
 
 def interval_text(estimate: Estimate, sign: str = "") -> str:
-    """Both ends, or what can be said in their place.
+    """Both ends, the one that the data bound, or what can be said in their place.
 
-    >>> interval_text(Estimate(0.5, 0.4, 0.6, 20)), interval_text(Estimate(0.5, None, None, 1, label="one measurement"))
-    ('0.4 … 0.6', 'one measurement')
+    >>> interval_text(Estimate(0.5, 0.4, 0.6, 20)), interval_text(Estimate(0.5, None, 0.6, 20))
+    ('0.4 … 0.6', 'at most 0.6')
+    >>> interval_text(Estimate(0.5, None, None, 1, label="one measurement"))
+    'one measurement'
     """
-    if estimate.low is None or estimate.high is None:
-        return estimate.label
-    return f"{estimate.low:{sign}.4g} … {estimate.high:{sign}.4g}"
+    if estimate.low is not None and estimate.high is not None:
+        return f"{estimate.low:{sign}.4g} … {estimate.high:{sign}.4g}"
+    if estimate.high is not None:
+        return f"at most {estimate.high:{sign}.4g}"
+    return estimate.label if estimate.low is None else f"at least {estimate.low:{sign}.4g}"

@@ -1,20 +1,15 @@
-"""Source strings to models; our small GPT-2; the embedded defaults."""
+"""What models are built from: libraries' own constructors, our small GPT-2, the embedded defaults, transforms."""
 
 from deadweight.models.embedded import EMBEDDED
-from deadweight.models.language import LanguageModel, check_language, load_lm
-from deadweight.models.load import MODEL_SOURCES, load, model_source, pick_device, torch_dtype
+from deadweight.models.language import LanguageModel
+from deadweight.models.placement import pick_device, torch_dtype
 from deadweight.models.provenance import origin, set_origin
 from deadweight.models.transform import input_shape, transform
 
 __all__ = [
     "EMBEDDED",
-    "MODEL_SOURCES",
     "LanguageModel",
-    "check_language",
     "input_shape",
-    "load",
-    "load_lm",
-    "model_source",
     "origin",
     "pick_device",
     "set_origin",

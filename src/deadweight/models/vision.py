@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import urllib.error
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from torch import nn
@@ -13,8 +12,6 @@ from deadweight.errors import SourceError
 from deadweight.network import hub_reach
 from deadweight.registry import did_you_mean
 from deadweight.source import Source
-
-_LEARNED = ("_grouped", "_shallow", "_thin")  # how the names end that timm learns from ``import deadweight.timm``
 
 
 def no_weights(source: Source, reason: str) -> SourceError:
@@ -37,12 +34,10 @@ def fetched(source: Source, build: Callable[[], nn.Module]) -> nn.Module:
             raise no_weights(source, f"{where}{str(problem).splitlines()[0]}") from problem
 
 
-def load_timm(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
+def build_timm(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
     """``timm:NAME``: any model timm knows by name."""
     import timm
 
-    if source.name.endswith(_LEARNED) and not timm.is_model(source.name):
-        import_module("deadweight.timm")  # by name: it lies above this, and who does not ask for it never pays for it
     wanted = pretrained is not False
     if not timm.is_model(source.name.partition(".")[0]):
         close = timm.list_models(f"*{source.name[:8]}*")[:200] or timm.list_models("vit_*")

@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr
 
 from deadweight.errors import SourceError
 from deadweight.lab import Cell, Findings, Outcome, Records, Workbench
-from deadweight.models import check_language
+from deadweight.loading import check_language
 from deadweight.models.embedded import SMOLLM2
 from deadweight.report import Section
 from deadweight.studies.attention.study import AttentionStudy

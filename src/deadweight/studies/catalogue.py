@@ -15,7 +15,8 @@ def _first_line(thing: object) -> str:
 
 
 def _models() -> Rows:
-    from deadweight.models import EMBEDDED, MODEL_SOURCES
+    from deadweight.loading import MODEL_SOURCES
+    from deadweight.models import EMBEDDED
 
     kinds = [(f"{name}:", _first_line(MODEL_SOURCES.get(name))) for name in MODEL_SOURCES.names()]
     return [(f"embedded:{name}", about) for name, about in EMBEDDED.items()] + kinds

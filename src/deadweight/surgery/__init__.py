@@ -6,19 +6,15 @@ from deadweight.surgery.early_exit import early_exit
 from deadweight.surgery.log import SURGERIES, record, replay, surgeries
 from deadweight.surgery.mlps import group_mlps, shallow_mlps
 from deadweight.surgery.positions import scale_positions
-from deadweight.surgery.saved import check_target, load_saved, save
 
 __all__ = [
     "SURGERIES",
     "FreshWeights",
-    "check_target",
     "drop_blocks",
     "early_exit",
     "group_mlps",
-    "load_saved",
     "record",
     "replay",
-    "save",
     "scale_positions",
     "shallow_mlps",
     "surgeries",

@@ -12,13 +12,12 @@ from deadweight.data import as_tensors, load_images
 from deadweight.errors import InputError
 from deadweight.evaluation import label_places
 from deadweight.lab import Cell, Store, Workbench
-from deadweight.models import load
+from deadweight.loading import load, save
 from deadweight.studies.depth.leave_out import block_effects
 from deadweight.studies.depth.study import DepthStudy
 from deadweight.studies.frame.advice import actions
 from deadweight.studies.frame.models import ModelRef
 from deadweight.studies.frame.run import load_study, packaged_studies, run
-from deadweight.surgery import save
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from deadweight.data import as_tensors, load_images, load_text
 from deadweight.evaluation import from_bits, token_sequences
 from deadweight.lab import Cell, Store
-from deadweight.models import load, load_lm
+from deadweight.loading import load, load_lm, save
+from deadweight.studies.depth import language, shorten
 from deadweight.studies.depth.cls_token import cls_hidden
-from deadweight.studies.depth.study import DepthStudy, language, shorten
+from deadweight.studies.depth.study import DepthStudy
 from deadweight.studies.frame.run import run
-from deadweight.surgery import drop_blocks, save, scale_positions
+from deadweight.surgery import drop_blocks, scale_positions
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from deadweight.errors import InputError
+from deadweight.loading import load_tokenizer
 from deadweight.models.embedded import SMOLLM2
-from deadweight.models.language import load_tokenizer
 from deadweight.prompting import Setting, load_task
 from deadweight.prompting.demonstrations import POOL_SHARE
 from deadweight.prompting.embedded_tasks import ASKING

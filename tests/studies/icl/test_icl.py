@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from deadweight.errors import InputError, SourceError
 from deadweight.lab import Cell, Record, Records
-from deadweight.models import load_lm
+from deadweight.loading import load_lm
 from deadweight.prompting import load_task, score_labels, split_items
 from deadweight.prompting.embedded_tasks import ASKING
 from deadweight.prompting.frames import frame_prompts

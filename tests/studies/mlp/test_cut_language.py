@@ -8,7 +8,8 @@ import deadweight as dw
 from deadweight.errors import SourceError
 from deadweight.evaluation import token_sequences
 from deadweight.lab import Cell, Record, Records, Store, run_cells
-from deadweight.studies.mlp.study import MlpStudy, cut_language
+from deadweight.studies.mlp import cut_language
+from deadweight.studies.mlp.study import MlpStudy
 
 
 @pytest.fixture(autouse=True, scope="module")

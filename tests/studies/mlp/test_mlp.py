@@ -16,14 +16,15 @@ from scipy import stats
 from deadweight.data import as_tensors, load_images
 from deadweight.errors import InputError, SourceError
 from deadweight.lab import Cell, Record, Records, Store, run_cells
-from deadweight.models import load, transform
+from deadweight.loading import load, save
+from deadweight.models import transform
 from deadweight.studies.frame.run import load_study
+from deadweight.studies.mlp import variants as mlp_variants
 from deadweight.studies.mlp.cut_vision import calibration_images, cut_and_refit
 from deadweight.studies.mlp.study import MlpStudy
-from deadweight.studies.mlp.study import variants as mlp_variants
 from deadweight.studies.mlp.trained_variants import effect_size
 from deadweight.studies.mlp.variants import Cuts, Shape, build_variant, fresh, patch_for
-from deadweight.surgery import group_mlps, save, shallow_mlps
+from deadweight.surgery import group_mlps, shallow_mlps
 from deadweight.training import Recipe
 
 TINY = {"limit": 60, "epochs": 2, "dim": 16, "depth": 2, "heads": 2, "patch_size": 4, "seeds": (0, 1)}

@@ -11,7 +11,7 @@ from torch import Tensor
 from deadweight.data import TextData
 from deadweight.data.images import digest
 from deadweight.errors import InputError
-from deadweight.models.language import load_tokenizer
+from deadweight.loading import load_tokenizer
 
 PIECE = 100_000  # characters cut at a time, up to the next end of a line
 

@@ -16,8 +16,8 @@ from deadweight.data import ImageData
 from deadweight.errors import DeadweightError, InputError
 from deadweight.evaluation import batches, from_bits, predictions, reference_predictions, to_bits
 from deadweight.lab import Cell, Json, Outcome, Record, Records, Workbench
+from deadweight.loading import load, save
 from deadweight.meters.interleaved import interleaved
-from deadweight.models import load
 from deadweight.probes import profile
 from deadweight.report import Figure, Table
 from deadweight.report.wording import quantity as written
@@ -31,7 +31,7 @@ from deadweight.studies.frame.page import with_interval
 from deadweight.studies.frame.quantity import ACCURACY, SPEED
 from deadweight.studies.frame.remedy import Remedy
 from deadweight.studies.frame.verdicts import Settled
-from deadweight.surgery import early_exit, save
+from deadweight.surgery import early_exit
 
 VERSION = 2  # the layer is chosen on training images, and judged on the held-out ones
 CHOOSING = 2048  # training images the layer is chosen on

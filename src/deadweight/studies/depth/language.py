@@ -15,7 +15,8 @@ from deadweight.data import load_text
 from deadweight.errors import SurgeryError
 from deadweight.evaluation import nats_per_token, token_sequences
 from deadweight.lab import Cell, Json, Outcome, Record, Records, Workbench
-from deadweight.models import LanguageModel, check_language, load_lm
+from deadweight.loading import check_language, load_lm
+from deadweight.models import LanguageModel
 from deadweight.probes import profile
 from deadweight.report import Figure
 from deadweight.statistics import rise

@@ -13,6 +13,7 @@ from deadweight.data import ImageData
 from deadweight.errors import SurgeryError
 from deadweight.evaluation import from_bits, reference_predictions, to_bits
 from deadweight.lab import Cell, Json, Outcome, Record, Records, Workbench
+from deadweight.loading import save
 from deadweight.probes import DepthProfile
 from deadweight.report import Figure
 from deadweight.statistics import accuracy_loss
@@ -34,7 +35,7 @@ from deadweight.studies.frame.page import interval_plots
 from deadweight.studies.frame.quantity import ACCURACY
 from deadweight.studies.frame.remedy import Remedy
 from deadweight.studies.frame.verdicts import Settled
-from deadweight.surgery import drop_blocks, save
+from deadweight.surgery import drop_blocks
 
 VERSION = 2  # calibration and selection images are drawn over all classes
 BY = {"measured": "by measured loss", "influence": "by influence"}

@@ -13,7 +13,8 @@ from deadweight.anatomy import anatomy
 from deadweight.data import ImageData, load_images
 from deadweight.errors import InputError
 from deadweight.lab import Cell, Json, Workbench
-from deadweight.models import load, model_source, transform
+from deadweight.loading import load, model_source
+from deadweight.models import transform
 
 
 @dataclass(frozen=True)

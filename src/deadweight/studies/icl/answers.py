@@ -11,7 +11,7 @@ import pandas as pd
 
 from deadweight.errors import InputError
 from deadweight.lab import Cell, Json, Outcome, Record, Records, Workbench
-from deadweight.models import check_language
+from deadweight.loading import check_language
 from deadweight.prompting import Setting, Task, load_task
 from deadweight.prompting.alignment import INVALID, JOINT_RATE_REMARK, agreement, coherence, joint, quadrants
 from deadweight.prompting.classify import LIKELIHOODS

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from deadweight.loading import load_tokenizer
 from deadweight.models.embedded import SMOLLM2
-from deadweight.models.language import load_tokenizer
 from deadweight.prompting import Setting, Split, Task, demonstrations, frame_prompts, frames, split_items
 from deadweight.prompting.demonstrations import draw, worded
 from deadweight.prompting.embedded_tasks import ASKING

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PrivateAttr, field_validator
 
 from deadweight.lab import Json, Record, Records
-from deadweight.models import LanguageModel, load_lm
+from deadweight.loading import load_lm
+from deadweight.models import LanguageModel
 from deadweight.prompting import CONDITIONS, Task
 from deadweight.prompting.demonstrations import EVERY_CONDITION
 from deadweight.prompting.generate import LocalGenerator

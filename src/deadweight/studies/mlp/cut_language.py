@@ -13,8 +13,9 @@ from deadweight.data import load_text
 from deadweight.errors import SurgeryError
 from deadweight.evaluation import nats_per_token, token_sequences
 from deadweight.lab import Cell, Json, Outcome, Record, Records, Workbench
+from deadweight.loading import check_language, load_lm
 from deadweight.meters import count
-from deadweight.models import LanguageModel, check_language, load_lm
+from deadweight.models import LanguageModel
 from deadweight.report import Figure, Table
 from deadweight.statistics import rise
 from deadweight.studies.frame.effects import Effect

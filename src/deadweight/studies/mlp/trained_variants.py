@@ -13,6 +13,7 @@ import torch
 
 from deadweight.evaluation import from_bits, to_bits
 from deadweight.lab import Cell, Json, Outcome, Record, Records, Workbench
+from deadweight.loading import save
 from deadweight.meters import count
 from deadweight.meters.clock import Stopwatch
 from deadweight.report import Figure, Table, charts
@@ -24,7 +25,6 @@ from deadweight.studies.frame.quantity import ACCURACY, Quantity
 from deadweight.studies.frame.remedy import Remedy
 from deadweight.studies.frame.verdicts import Settled
 from deadweight.studies.mlp.variants import check_trainable
-from deadweight.surgery import save
 from deadweight.training import Feed, evaluate, remove_checkpoints, suitable_threads, train
 
 LATE = Quantity("accuracy lost after the best epoch", "accuracy")

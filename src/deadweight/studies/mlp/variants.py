@@ -12,7 +12,8 @@ from torch import nn
 from deadweight.data import ImageData, as_tensors
 from deadweight.data.images import Transform
 from deadweight.errors import InputError
-from deadweight.models import load, model_source, transform
+from deadweight.loading import load, model_source
+from deadweight.models import transform
 from deadweight.registry import did_you_mean
 from deadweight.surgery import group_mlps, shallow_mlps
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from deadweight.errors import InputError, MachineError, SourceError
+from deadweight.loading.card import card
 from deadweight.models.provenance import origin, set_origin
 from deadweight.source import Source, parse_source
 from deadweight.surgery.architecture import architecture, build
-from deadweight.surgery.card import card
 from deadweight.surgery.log import replay, surgeries
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _built(manifest: Mapping[str, Any], folder: Path) -> nn.Module:
             expected="a fresh instance of it",
             cure=f'give one: dw.load("file:{folder}", model=YourClass(…))',
         )
-    from deadweight.models.load import load
+    from deadweight.loading.load import load  # which loads saved models too
 
     options = {name: value for name, value in came_from["options"].items() if name != "pretrained"}
     return load(came_from["source"], pretrained=False, **options)

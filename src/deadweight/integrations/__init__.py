@@ -1,0 +1,1 @@
+"""deadweight inside other people's tools: timm, transformers, lm-evaluation-harness."""

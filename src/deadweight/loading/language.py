@@ -1,0 +1,121 @@
+"""`load_lm(source)`: a causal language model with its tokenizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from deadweight.errors import SourceError
+from deadweight.loading.sources import MODEL_SOURCES, model_source
+from deadweight.models import LanguageModel, origin, pick_device, set_origin, torch_dtype
+from deadweight.models.embedded import language_source
+from deadweight.models.hub import config_of, load_hub, place
+from deadweight.models.language import gguf_path, load_gguf, quiet, read_gguf
+from deadweight.models.memory_check import require_room
+from deadweight.network import hub_reach
+from deadweight.source import Source
+
+
+def _resolved(source: Source) -> Source:
+    return language_source(source) if source.scheme == "embedded" else source
+
+
+def check_language(text: str, *, trust_remote_code: bool = False) -> Source:
+    """Refuse a language source that cannot work, cheaply: before any weights are read."""
+    source = _resolved(model_source(text))
+    if source.scheme == "gguf":
+        gguf_path(source)
+    elif source.scheme == "hf":
+        config = config_of(source, trust_remote_code=trust_remote_code)
+        if not hasattr(config, "vocab_size"):
+            raise SourceError(
+                f"{text!r} is a {type(config).__name__}",
+                expected="a causal language model",
+                cure="vision models are given with --vision",
+            )
+    elif source.scheme != "file":
+        raise SourceError(
+            f"{text!r} names no language model",
+            expected="hf:FOLDER, hf:REPO, gguf:PATH, file:FOLDER or embedded:smollm2-135m-instruct",
+        )
+    return source
+
+
+def load_lm(
+    source: str,
+    *,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """A causal language model and its tokenizer.
+
+    Parameters
+    ----------
+    source:
+        ``hf:REPO[@REV]``, ``hf:FOLDER``, ``gguf:PATH``, ``file:FOLDER`` or ``embedded:smollm2-135m-instruct``.
+    dtype, device:
+        Of the weights; the device defaults to the accelerator, else the CPU.
+
+    Raises
+    ------
+    SourceError
+        The source cannot be read, or is not a language model with a tokenizer.
+    MachineError
+        The weights do not fit into memory.
+    """
+    parsed, wanted = check_language(source, trust_remote_code=trust_remote_code), torch_dtype(dtype)
+    require_room(parsed, wanted if parsed.scheme == "hf" else None)  # the others are read in float32 and then cast
+    tokenizer = _tokenizer(parsed, trust_remote_code)
+    if parsed.scheme == "gguf":
+        model = load_gguf(parsed)
+    elif parsed.scheme == "hf":
+        with quiet(), hub_reach():
+            model = load_hub(parsed, trust_remote_code=trust_remote_code, dtype=wanted or torch.float32)
+    else:
+        with quiet():
+            model = MODEL_SOURCES.get("file")(parsed)
+    if origin(model) is None:
+        set_origin(model, source)
+    config: Any = model.config
+    model = model.to(device=pick_device(device), dtype=wanted).eval()
+    return LanguageModel(model, tokenizer, parsed.name, _longest(config) or 2048)
+
+
+def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> tuple[Any, int | None]:
+    """The tokenizer alone, without any weights, and the longest input the configuration declares, where there is one.
+
+    Raises :class:`SourceError` as :func:`load_lm` does.
+    """
+    from transformers import AutoConfig
+
+    parsed = check_language(source, trust_remote_code=trust_remote_code)
+    tokenizer = _tokenizer(parsed, trust_remote_code)
+    if parsed.scheme == "gguf":
+        return tokenizer, _longest(read_gguf(gguf_path(parsed), AutoConfig, parsed))
+    return tokenizer, _longest(
+        config_of(parsed, trust_remote_code=trust_remote_code)
+    ) if parsed.scheme == "hf" else None
+
+
+def _longest(config: Any) -> int | None:
+    longest = getattr(config, "max_position_embeddings", None)
+    return None if longest is None else int(longest)
+
+
+def _tokenizer(parsed: Source, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    if parsed.scheme == "gguf":
+        return read_gguf(gguf_path(parsed), AutoTokenizer, parsed)
+    where, options = place(parsed) if parsed.scheme == "hf" else (parsed.name, {"local_files_only": True})
+    with quiet(), hub_reach():
+        try:
+            return AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
+        except (OSError, ValueError, TypeError, KeyError) as problem:
+            raise SourceError(
+                f"{parsed.text!r}: no tokenizer can be read ({str(problem).splitlines()[0]})",
+                expected="the tokenizer's files beside the weights",
+                cure="call tokenizer.save_pretrained on the same folder",
+            ) from problem

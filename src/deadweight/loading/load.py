@@ -1,0 +1,56 @@
+"""`load(source)`: a source string becomes a module in eval mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from deadweight.loading.sources import MODEL_SOURCES, model_source
+from deadweight.models import origin, pick_device, set_origin, torch_dtype
+from deadweight.models.memory_check import require_room
+
+
+def load(
+    source: str,
+    *,
+    pretrained: bool | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """A model from its source string, in eval mode.
+
+    Parameters
+    ----------
+    source:
+        ``timm:NAME``, ``torchvision:NAME``, ``hf:REPO[@REV]``, ``hf:FOLDER``, ``gguf:PATH``, ``file:FOLDER``
+        (saved by :func:`deadweight.save`) or ``embedded:NAME``. ``timm:`` and ``torchvision:`` mean pretrained
+        weights; ``?pretrained=false`` (or ``pretrained=False``) gives random ones.
+    dtype, device:
+        Cast and moved after loading; by default as loaded, on the CPU.
+    kwargs:
+        Passed to the family's own constructor (for ``file:``: ``model=factory()`` for a class of your own).
+
+    Raises
+    ------
+    SourceError
+        An unknown kind or name, or weights that cannot be had; the message names the ways out.
+    MachineError
+        The weights do not fit into memory.
+    """
+    parsed = model_source(source)
+    if "pretrained" in parsed.options and pretrained is None:
+        pretrained = parsed.flag("pretrained", True)
+    require_room(parsed, **kwargs)
+    model = MODEL_SOURCES.get(parsed.scheme)(parsed, pretrained=pretrained, **kwargs)
+    if origin(model) is None:
+        plain = {name: value for name, value in kwargs.items() if isinstance(value, (str, int, float, bool, list))}
+        set_origin(model, source, plain if pretrained is None else {**plain, "pretrained": pretrained})
+    wanted = torch_dtype(dtype)
+    if wanted is not None:
+        model = model.to(wanted)
+    if device is not None:
+        model = model.to(pick_device(device))
+    return model.eval()
