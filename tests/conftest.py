@@ -4,6 +4,7 @@ import multiprocessing.util
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
@@ -18,6 +19,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # What several tests share lies in tests/support: on pytest's own path, and here on that of processes tests start.
+    support = str(Path(__file__).parent / "support")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), support]))
     config.addinivalue_line("markers", "soak: long fault loops, only with --soak")
     config.addinivalue_line("markers", "slow: trains, starts processes or a browser; `make quick` leaves it out")
     # The lock of timing cells lies among the temporary files: whatever else times things here, tests do not wait for.

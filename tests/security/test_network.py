@@ -25,7 +25,7 @@ main()
 
 def _watched(tmp_path, *arguments):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1] / "lab"), environment["PYTHONPATH"]])
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1] / "support"), environment["PYTHONPATH"]])
     return subprocess.run([sys.executable, "-c", _WATCHED, *arguments], capture_output=True, text=True, cwd=tmp_path,
                           env=environment, check=False, timeout=250)  # fmt: skip
 
