@@ -1,4 +1,4 @@
-"""Training images a second: ours against a loop of timm's own parts as its train.py writes it; grouped against whole.
+"""Training images per second: ours against a loop of timm's own parts as its train.py writes it; grouped against whole.
 
 Both train a ViT-Ti/16 at 224 pixels for one pass over the same JPEG files with the same settings: RandAugment, crops,
 mirroring, mixup and cutmix, random erasing, drop-path, label smoothing, an average of the weights; no reading ahead.

@@ -34,7 +34,7 @@ def show(title: str, frame: pd.DataFrame) -> None:
 
 
 def accuracies(table: pd.DataFrame, k: int) -> pd.DataFrame:
-    """A row a task: accuracy and its interval in each condition at `k`."""
+    """A row for each task: accuracy and its interval in each condition at `k`."""
     last = table[(table["k"] == k) | (table["condition"] == ZERO_SHOT)]
     rows = []
     for task, own in last.groupby("task", sort=False):
@@ -45,7 +45,7 @@ def accuracies(table: pd.DataFrame, k: int) -> pd.DataFrame:
 
 
 def alignments(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a condition and k: the paper's rates, mean over the tasks."""
+    """A row for each condition and k: the paper's rates, mean over the tasks."""
     names = ["truth alignment", "prior alignment", "prompt alignment", "joint rate", "override rate", "within noise"]
     means = table.groupby(["condition", "k"], sort=False)[names].mean().reset_index()
     return means.assign(**{name: means[name].map(percent) for name in names})
@@ -78,7 +78,7 @@ def sources(tasks: dict, k: int) -> pd.DataFrame:
 
 
 def sweep(tasks: dict) -> pd.DataFrame:
-    """A row a task: for each k whether larger ones gain more, and the most they gain."""
+    """A row for each task: for each k whether larger ones gain more, and the most they gain."""
     found = sweep_table(tasks)
     rows = []
     for task, own in found.groupby("task", sort=False):

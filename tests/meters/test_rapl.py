@@ -126,7 +126,7 @@ def test_several_turns_of_the_counter_are_seen_by_the_watching_thread(powercap, 
     file = powercap("intel-rapl:0", "package-0", 0, span=1_000_000)
     meter = EnergyMeter(rapl_devices(powercap.root))
     meter.start()
-    for microjoules in (600_000, 200_000, 800_000, 400_000):  # 0.6 J a step, twice around
+    for microjoules in (600_000, 200_000, 800_000, 400_000):  # 0.6 J per step, twice around
         file.write_text(f"{microjoules}\n")
         seen = time.monotonic() + 30
         while meter._tracks[0]._last != microjoules / 1e6 and time.monotonic() < seen:

@@ -66,6 +66,13 @@ class Anatomy:
     reads:           what the head reads: ``cls``, ``pooled`` (mean of patches) or ``last`` (causal models).
     norm, head:      the final norm and the readout, None where there is none.
     width, heads:    residual width D, attention heads (0 when it cannot be told).
+
+    Examples
+    --------
+    >>> import deadweight as dw
+    >>> parts = dw.anatomy(dw.load("embedded:digits-vit"))
+    >>> parts.kind, parts.depth, parts.blocks[0].path
+    ('vision', 6, 'blocks.0')
     """
 
     model: nn.Module = field(repr=False)

@@ -47,6 +47,13 @@ def mechanism(name: str, dim: int, heads: int, *, rope: float | None = None, **o
     ------
     InputError
         Unknown name or option; heads that do not divide dim; an option out of range, named.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = mechanism("linear", 32, 4)
+    >>> layer(torch.zeros(2, 10, 32)).shape, layer.cache_bytes(tokens=10)  # (B, T, dim), bytes for one sequence
+    (torch.Size([2, 10, 32]), 1152)
     """
     build = MECHANISMS.get(name)
     known = [word for word in inspect.signature(build).parameters if word not in _COMMON]

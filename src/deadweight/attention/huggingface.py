@@ -158,6 +158,6 @@ def _masked(made: Projected, q: Tensor, k: Tensor, v: Tensor, seen_BTS: Tensor) 
         raise InputError(
             f"a mask that is neither causal nor padding, with {name}",
             expected="whole sequences, padded left or right",
-            cure="pass sequences one a row instead of packed, or use deadweight_sdpa",
+            cure="pass sequences one per row instead of packed, or use deadweight_sdpa",
         )
     return F.scaled_dot_product_attention(q, k, v, seen_BTS.unsqueeze(1))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = 64  # sorted tokens a block
+BLOCK = 64  # sorted tokens per block
 PIECE = 64  # blocks worked on at once
 MOST_BUCKETS = 32_766  # their numbers are kept as int16
 FAR = 1e9  # farther than any two places are apart
@@ -61,7 +61,7 @@ def sort_into_buckets(buckets_BHRT: Tensor, window: int) -> Rounds:
 
 
 def block_shape(tokens: int, window: int) -> tuple[int, int]:
-    """(tokens a block, blocks before it that its first token may need)."""
+    """(tokens per block, blocks before it that its first token may need)."""
     block = min(BLOCK, tokens)
     return block, min(-(-window // block), -(-tokens // block) - 1)
 

@@ -81,7 +81,7 @@ def export(
 
     Args:
         folder: a folder written by `audit` or `run`.
-        what: records (a row a cell) or findings (a row a finding).
+        what: records (a row for each cell) or findings (a row for each finding).
         format: csv, parquet or latex.
         to: the file to write; default: records or findings in the folder itself, with the format's ending.
         json: print path and number of rows as JSON.

@@ -75,6 +75,14 @@ def compress(
     ------
     InputError
         No budget, one that makes no sense, nothing that may be changed, or fewer than four items.
+
+    Examples
+    --------
+    >>> import deadweight as dw
+    >>> pictures = torch.rand(48, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> small = dw.compress(dw.load("embedded:digits-vit"), [pictures], parameters=0.8)
+    >>> small(pictures[:2]).shape, small.compression.reached
+    (torch.Size([2, 10]), True)
     """
     limits = budget_of(parameters, macs)
     if not (widths or sharing or depth):
@@ -153,7 +161,7 @@ class _Work:
                 for size, plan in front
             ),
             candidates=candidates,
-            unit="nats a token from the original's predictions" if self.causal else "1 − cosine of the final feature",
+            unit="nats per token from the original's predictions" if self.causal else "1 − cosine of the final feature",
             items={
                 "calibration": _items(self.learn), "refitted on": _items(refitted_on), "held out": _items(self.held),
             },
@@ -252,7 +260,7 @@ def _items(batches: Sequence[Inputs]) -> int:
 
 
 def _rows(survey: Survey, plan: Plan) -> tuple[dict[str, Any], ...]:
-    """One row a block: what was expected, and what was done."""
+    """One row for each block: what was expected, and what was done."""
     rows = []
     partner = {block: pair.blocks[1 - place] for pair in plan.shared for place, block in enumerate(pair.blocks)}
     for site in survey.sites:

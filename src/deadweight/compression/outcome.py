@@ -24,12 +24,12 @@ class Answer:
 
 @dataclass
 class Outcomes:
-    """Values by measure, one an item, in the order of the items.
+    """Values by measure, one per item, in the order of the items.
 
     ``cosine``      of the final feature with the original's (vision);
     ``agreement``   share of predictions that are the original's: the class, or the next token;
-    ``loss``        nats a token on the text itself, and
-    ``divergence``  Kullback-Leibler divergence from the original's distribution, nats a token (causal models).
+    ``loss``        nats per token on the text itself, and
+    ``divergence``  Kullback-Leibler divergence from the original's distribution, nats per token (causal models).
     """
 
     values: dict[str, list[float]] = field(default_factory=dict)
@@ -127,7 +127,7 @@ def _tensor(output: Any) -> Tensor:
 
 
 def _losses(logits: Tensor, batch: Inputs) -> Tensor:
-    """(B,) mean nats a predicted token, padding left out."""
+    """(B,) mean nats per predicted token, padding left out."""
     tokens = batch.tokens_in
     losses = torch.stack(
         [F.cross_entropy(row[:-1].float(), ids[1:], reduction="none") for row, ids in zip(logits, tokens, strict=True)]

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 MEANING = {
     "cosine": "cosine of the final feature with the original's",
     "agreement": "share of predictions that are the original's",
-    "loss": "nats a token on held-out text",
-    "divergence": "divergence from the original's predictions, nats a token",
+    "loss": "nats per token on held-out text",
+    "divergence": "divergence from the original's predictions, nats per token",
 }
 
 
@@ -72,13 +72,19 @@ class Compression:
     asked:        the budget as numbers: parameters, macs.
     reached:      whether the model is within it; where not, `notes` say why.
     measures:     on inputs that nothing was fitted to or chosen by.
-    blocks:       one row a block: what each width, and doing without it, was expected to lose, and what it kept.
+    blocks:       one row for each block: what each width, and doing without it, was expected to lose, and what it kept.
     front:        (parameters, macs, expected loss, plan) of allocations that are not both larger and worse than
                   another.
     candidates:   the plans that were built and tried.
     unit:         of losses in blocks, front and candidates.
     timed:        what `seconds` of a size are the time of.
     took:         seconds of the whole compression, by part.
+
+    >>> import deadweight as dw, torch
+    >>> pictures = torch.rand(48, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> report = dw.compress(dw.load("embedded:digits-vit"), [pictures], parameters=0.8).compression
+    >>> report.after.parameters < report.before.parameters, [measure.name for measure in report.measures][0]
+    (True, 'cosine')
     """
 
     asked: Mapping[str, float]
@@ -128,7 +134,7 @@ class Compression:
         return DataFrame([{**measure.as_json()} for measure in self.measures]).drop(columns="meaning")
 
     def allocation(self) -> DataFrame:
-        """One row a block."""
+        """One row for each block."""
         from pandas import DataFrame
 
         return DataFrame([dict(row) for row in self.blocks])

@@ -100,6 +100,13 @@ def load_images(
     ------
     SourceError
         An unknown kind, an empty folder, an unreadable image: before anything is computed.
+
+    Examples
+    --------
+    >>> data = load_images("embedded:digits", limit=20)
+    >>> image, label = data.train[0]
+    >>> image.shape, len(data.train), len(data.classes)
+    (torch.Size([1, 8, 8]), 20, 10)
     """
     parsed = parse_source(source, example="folder:pictures")
     if parsed.scheme not in IMAGE_SOURCES:

@@ -39,6 +39,10 @@ def load_text(source: str, *, limit: int | None = None) -> TextData:
 
     Every tenth file or row is held out; a single file is cut after nine tenths.
     Raises :class:`SourceError` for what is missing or too short to learn from.
+
+    >>> text = load_text("embedded:stdlib")
+    >>> text.train.dtype, text.vocabulary
+    (torch.uint8, 256)
     """
     parsed = parse_source(source, example="text:book.txt")
     files: list[Path] = []

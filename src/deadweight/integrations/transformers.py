@@ -32,7 +32,7 @@ class StepEnergy:
     Parameters
     ----------
     devices:
-        The counters; by default all of this machine. One process a machine should hold them: counters run for the
+        The counters; by default all of this machine. One process per machine should hold them: counters run for the
         machine, so two that add theirs up would charge every joule twice.
     every:
         Steps a reading, at least. Steps too short for the slowest counter are read together with those after them,
@@ -131,7 +131,7 @@ class StepEnergy:
 class EnergyCallback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped to us
     """Records the energy of training with the Hugging Face Trainer: ``Trainer(…, callbacks=[EnergyCallback()])``.
 
-    ``callback.energy.history`` holds a row a step, ``callback.energy.total()`` the sum; the Trainer's own log gets
+    ``callback.energy.history`` holds a row per step, ``callback.energy.total()`` the sum; the Trainer's own log gets
     ``energy_joules`` with the last reading, and ``energy_missing`` with the reason where there is none: never 0.
     Options are those of :class:`StepEnergy`.
     """

@@ -30,6 +30,10 @@ class Cell:
     exclusive:     times something, so it runs alone on the machine (does not change the key).
     spread:        trains through accelerate, so that every process a launcher started takes part (not in the key).
     seconds:       rough cost, for ``--dry-run`` and the progress bar (does not change the key).
+
+    >>> one, again = (Cell("mlp", "train", {"seed": 0}) for _ in range(2))
+    >>> one.key == again.key, one.key == Cell("mlp", "train", {"seed": 1}).key
+    (True, False)
     """
 
     study: str

@@ -28,6 +28,9 @@ class Finding:
     evidence:             keys of the cells it was computed from.
     command:              what a person types to see it again.
     remedy:               what to do about it, as :class:`deadweight.studies.frame.Remedy` writes it down.
+
+    >>> Finding("mlp-x", "mlp", "Cutting it costs nothing.", 0.0, "accuracy", -0.004, 0.004, 900).as_json()["interval"]
+    [-0.004, 0.004]
     """
 
     id: str
@@ -78,6 +81,10 @@ class Findings(Sequence[Finding]):
     """Findings in the order they are told; knows where it was written and what was skipped.
 
     failed: cells without a record; orphans: records that no cell of the study asks for any more.
+
+    >>> one = Finding("mlp-x", "mlp", "Cutting it costs nothing.", 0.0, "accuracy", -0.004, 0.004, 900)
+    >>> len(Findings([one])), Findings([one])[0].id
+    (1, 'mlp-x')
     """
 
     def __init__(

@@ -33,7 +33,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Record:
-    """One finished cell, as it is on disk."""
+    """One finished cell, as it is on disk.
+
+    >>> record = Record(Cell("mlp", "train", {"seed": 0}), {"top1": 0.97}, {"seconds": 1.5}, {})
+    >>> record.key == record.cell.key, record.result["top1"]
+    (True, 0.97)
+    """
 
     cell: Cell
     result: Mapping[str, Json]
@@ -68,7 +73,12 @@ class Failure:
 
 
 class Records(Sequence[Record]):
-    """Records in the order of their cells; `failed` lists the cells that lack one."""
+    """Records in the order of their cells; `failed` lists the cells that lack one.
+
+    >>> rows = [Record(Cell("mlp", "train", {"seed": seed}), {"top1": 0.9}, {}, {}) for seed in range(3)]
+    >>> len(Records(rows)), len(Records(rows).where(seed=1)), list(Records(rows).table()["seed"])
+    (3, 1, [0, 1, 2])
+    """
 
     def __init__(
         self,
@@ -108,7 +118,7 @@ class Records(Sequence[Record]):
         return Records(kept, lost, self._judge)
 
     def table(self) -> pd.DataFrame:
-        """One row a record: key, study, kind, the parameters, and every scalar of result and measured."""
+        """One row for each record: key, study, kind, the parameters, and every scalar of result and measured."""
         rows = []
         for record in self._records:
             row: dict[str, Json] = {"key": record.key, "study": record.cell.study, "kind": record.cell.kind}

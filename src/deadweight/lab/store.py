@@ -31,7 +31,13 @@ _LEFT = re.compile(r"\.(?:study\.yaml|plan\.json|findings\.json|report\.html)\..
 
 
 class Store:
-    """The records of one run folder. Reading changes nothing on disk and works on a read-only folder."""
+    """The records of one run folder. Reading changes nothing on disk and works on a read-only folder.
+
+    >>> import tempfile
+    >>> store = Store(tempfile.mkdtemp())
+    >>> store.record(Cell("mlp", "train", {"seed": 0})) is None
+    True
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)

@@ -64,6 +64,14 @@ def load_lm(
         The source cannot be read, or is not a language model with a tokenizer.
     MachineError
         The weights do not fit into memory.
+
+    Examples
+    --------
+    >>> try:
+    ...     load_lm("hf:/nowhere/at/all")
+    ... except SourceError as problem:
+    ...     print("no such folder" in problem.given)
+    True
     """
     parsed, wanted = check_language(source, trust_remote_code=trust_remote_code), torch_dtype(dtype)
     require_room(parsed, wanted if parsed.scheme == "hf" else None)  # the others are read in float32 and then cast

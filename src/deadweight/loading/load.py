@@ -39,6 +39,13 @@ def load(
         An unknown kind or name, or weights that cannot be had; the message names the ways out.
     MachineError
         The weights do not fit into memory.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = load("embedded:digits-vit")
+    >>> model(torch.zeros(2, 1, 8, 8)).shape, model.training
+    (torch.Size([2, 10]), False)
     """
     parsed = model_source(source)
     if "pretrained" in parsed.options and pretrained is None:

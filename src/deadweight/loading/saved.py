@@ -48,6 +48,14 @@ def save(model: nn.Module | LanguageModel, folder: str | os.PathLike[str], *, ex
         `folder` holds other things.
     MachineError
         The disk is full or may not be written.
+
+    Examples
+    --------
+    >>> import tempfile, deadweight as dw
+    >>> folder = tempfile.mkdtemp() + "/small"
+    >>> save(dw.drop_blocks(dw.load("embedded:digits-vit"), [3]), folder)
+    >>> len(dw.load(f"file:{folder}").blocks)
+    5
     """
     module = model if isinstance(model, nn.Module) else model.model
     tokenizer = None if isinstance(model, nn.Module) else model.tokenizer

@@ -13,6 +13,9 @@ def carbon(energy: Reading, grams_per_kwh: float, *, source: str) -> Reading:
 
     The result is ``modelled``, whatever the energy's own provenance, for the intensity is an assumption; a missing
     energy gives missing carbon. No intensity is looked up or guessed: `source` says whose figure it is.
+
+    >>> carbon(Reading(3.6e6, "J", "measured"), 50.0, source="my supplier").value  # one kWh at 50 g per kWh
+    50.0
     """
     if energy.unit != "J" or grams_per_kwh <= 0 or not source.strip():
         raise InputError(

@@ -41,6 +41,9 @@ def energy_devices() -> list[EnergyDevice]:
 
     Counters run for the machine, not for a process. Of the processes a launcher starts on one machine (torchrun,
     accelerate: ``LOCAL_RANK``) the first reads them all, and the others are told so: nothing is charged twice.
+
+    >>> {device.provenance in ("measured", "integrated", "missing") for device in energy_devices()}
+    {True}
     """
     rank = os.environ.get("LOCAL_RANK", "0")
     if rank != "0":
@@ -63,6 +66,10 @@ def idle_power(devices: Sequence[EnergyDevice] | None = None, *, seconds: float 
     """Watts at rest, over `seconds` in which this process does nothing. See that nothing else runs either.
 
     Without a readable device it does not wait: every reading is missing, with the device's reason.
+
+    >>> import deadweight as dw
+    >>> idle_power([dw.ReplayEnergy([0.0, 5.0])], seconds=0.01).watts["replay"].unit
+    'W'
     """
     found = list(energy_devices() if devices is None else devices)
     if all(device.provenance == "missing" for device in found):

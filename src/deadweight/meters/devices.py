@@ -53,7 +53,14 @@ class PoweredDevice(Protocol):
 
 @dataclass(frozen=True)
 class NullEnergy:
-    """A device that is not there, or may not be read: its energy is missing."""
+    """A device that is not there, or may not be read: its energy is missing.
+
+    >>> import deadweight as dw
+    >>> with dw.measure([dw.NullEnergy("cpu", "no counter here", "run as root")]) as cost:
+    ...     pass
+    >>> cost.energy.value, cost.energy.reason
+    (None, 'no counter here')
+    """
 
     name: str = "null"
     reason: str = "no energy counter"
@@ -80,6 +87,14 @@ class ReplayEnergy:
         Powers to play back beside them, one a sample; the last one stays.
     provenance:
         ``"integrated"`` makes it a device without a counter, of which only `watts` are read.
+
+    Examples
+    --------
+    >>> import deadweight as dw
+    >>> with dw.measure([dw.ReplayEnergy([0.0, 6.0])]) as cost:
+    ...     pass
+    >>> cost.energy.value, cost.energy.unit, cost.energy.provenance
+    (6.0, 'J', 'measured')
     """
 
     reason = cure = ""
@@ -128,6 +143,12 @@ class ModelledEnergy:
     watts:      drawn at full load; all the time, where `idle_watts` is None.
     idle_watts: drawn at no load. Between the two power rises in a line with the share of the machine's processor
                 time that is not idle (ours: the simplest model that tells rest from work).
+
+    >>> import deadweight as dw
+    >>> with dw.measure([dw.ModelledEnergy(50.0, "the maker's data sheet")]) as cost:
+    ...     _ = sum(range(1000))
+    >>> cost.energy.provenance, cost.energy.value > 0
+    ('modelled', True)
     """
 
     watts: float

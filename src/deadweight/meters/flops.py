@@ -39,6 +39,11 @@ class Counts:
                          away, a fused causal kernel skips the pairs above the diagonal (up to its block's edge).
 
     Norms, softmax and other elementwise work is not counted.
+
+    >>> import deadweight as dw, torch
+    >>> counts = dw.count(torch.nn.Linear(8, 4), torch.zeros(10, 8))
+    >>> counts.parameters, counts.macs_linear, counts.macs
+    (36, 320, 320)
     """
 
     parameters: int
@@ -78,6 +83,9 @@ def count(model: nn.Module, inputs: Tensor | Mapping[str, Any] | tuple[Any, ...]
     """Count `model` on `inputs`: a tensor, positional inputs as a tuple, or keyword inputs as a dict.
 
     The model is left as it was. Raises :class:`InputError` when it does not take the inputs.
+
+    >>> count(nn.Linear(8, 4, bias=False), torch.zeros(10, 8)).macs
+    320
     """
     args, kwargs = _arguments(inputs)
     try:

@@ -161,6 +161,14 @@ class measure:  # noqa: N801  # used as a verb: with measure() as cost
     idle:   power at rest, from :func:`idle_power`, so that ``cost.energy_above_idle`` says what the work added.
 
     Energy counters run for the machine, not for the process: what else runs meanwhile is in the joules.
+
+    Examples
+    --------
+    >>> import torch
+    >>> with measure() as cost:
+    ...     _ = torch.ones(64, 64) @ torch.ones(64, 64)
+    >>> cost.seconds > 0, cost.peak_bytes >= 0
+    (True, True)
     """
 
     def __init__(

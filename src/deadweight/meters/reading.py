@@ -22,6 +22,9 @@ class Reading:
                 names, or ``missing``.
     reason:     why it is missing, or what the value does not cover.
     cure:       what to do about it.
+
+    >>> Reading(12.5, "J", "measured").value, Reading.missing("J", "no counter", "run as root").value
+    (12.5, None)
     """
 
     value: float | None

@@ -55,6 +55,11 @@ def measure_repeated(
 
     A window shorter than its counter supports gives no reading; this makes the window long enough. `work` is called
     once before, unmeasured. Devices that are missing ask for no repetition; more than `most` calls are never made.
+
+    >>> import deadweight as dw
+    >>> cost = measure_repeated(lambda: sum(range(1000)), devices=[dw.NullEnergy("cpu", "none here")])
+    >>> cost.times >= 1
+    True
     """
     devices = energy_devices() if energy is True else list(energy or ())
     window = max([seconds, *(device.shortest for device in devices if device.provenance != "missing")])

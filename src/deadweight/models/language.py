@@ -17,7 +17,12 @@ from deadweight.source import Source
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal LM in eval mode, its tokenizer, its name, and the longest input it takes, in tokens."""
+    """A causal LM in eval mode, its tokenizer, its name, and the longest input it takes, in tokens.
+
+    >>> lm = LanguageModel(torch.nn.Linear(1, 1), None, "a toy", 128)
+    >>> lm.name, lm.max_length
+    ('a toy', 128)
+    """
 
     model: nn.Module = field(repr=False)
     tokenizer: Any = field(repr=False)

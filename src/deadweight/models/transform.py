@@ -100,6 +100,12 @@ def transform(model: nn.Module) -> Callable[[Image.Image], Tensor]:
     Size and channels are the model's own. Mean, standard deviation and crop come from timm's ``pretrained_cfg``;
     torchvision's models get the transforms of their default weights; Hugging Face models what their
     ``preprocessor_config.json`` says (0.5 where there is none); models trained here none (mean 0, deviation 1).
+
+    >>> import deadweight as dw
+    >>> from PIL import Image
+    >>> prepare = transform(dw.load("embedded:digits-vit"))
+    >>> prepare(Image.new("L", (20, 20))).shape
+    torch.Size([1, 8, 8])
     """
     from torchvision.transforms import v2
 

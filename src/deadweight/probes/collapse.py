@@ -72,7 +72,7 @@ class ClassMoments:
 
     classes:  (C,) sorted labels; counts: (C,) items of each.
     means:    feature -> (C, D); for what the head is given (`HEAD_INPUT`) they are all that is kept.
-    scatters: feature -> (C, D(D+1)/2) packed upper triangles of Σ (x − μ_c)(x − μ_c)ᵀ, one a class; where these
+    scatters: feature -> (C, D(D+1)/2) packed upper triangles of Σ (x − μ_c)(x − μ_c)ᵀ, one per class; where these
               would take more than `COVARIANCE_BYTES` over all features, (1, …): their sum over classes, which gives
               the same Σ_W as long as all classes have equally many items.
     Memory is C·D + D²/2 (or C·D²/2) float64 a feature, whatever the number of items.
@@ -176,7 +176,7 @@ class ClassMoments:
 
 
 def _pools(classes: int, widths: list[int]) -> bool:
-    """Whether `classes` packed float64 triangles of these widths are too large to keep one a class."""
+    """Whether `classes` packed float64 triangles of these widths are too large to keep one per class."""
     return classes > 1 and classes * sum(8 * width * (width + 1) // 2 for width in widths) > COVARIANCE_BYTES
 
 

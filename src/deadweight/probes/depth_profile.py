@@ -52,6 +52,12 @@ class DepthProfile:
     images, moments, sample, scrambling: the states (see their classes).
     head:    (C, F) weights of the head's last layer, (0, 0) without one; `remarks`: what was met on the way.
     positions: lengths of the positional encoding and of the embeddings, position by position.
+
+    >>> import deadweight as dw, torch
+    >>> images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> profile = dw.profile(dw.load("embedded:digits-vit"), [(images,)], probes=["influence", "raw_similarity"])
+    >>> profile.table().shape, profile.merge(profile).images.images  # 6 blocks, their input, the final norm
+    ((8, 3), 16)
     """
 
     facts: Facts
@@ -119,7 +125,7 @@ class DepthProfile:
 
     @one_blas_thread()
     def intervals(self, features: FeatureKind = "auto", level: float = 0.95) -> pd.DataFrame:
-        """One row a layer and column that is a mean over items: ``layer, column, value, low, high, n``.
+        """One row for each layer and column that is a mean over items: ``layer, column, value, low, high, n``.
 
         Percentiles over 200 Poisson bootstrap replicates whose weights belong to the items, so that merged shards
         give the intervals of the whole.

@@ -69,6 +69,14 @@ def profile(
     ------
     InputError
         An unknown family or probe, labels or ids that do not fit, NaN activations (which layer, which batch).
+
+    Examples
+    --------
+    >>> import deadweight as dw, torch
+    >>> images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> found = dw.profile(dw.load("embedded:digits-vit"), [(images, torch.arange(8) % 2)], probes=["influence"])
+    >>> list(found.table().columns), len(found.table())
+    (['layer', 'influence'], 8)
     """
     anatomy = model if isinstance(model, Anatomy) else find_anatomy(model)
     names = chosen(probes)

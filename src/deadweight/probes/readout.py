@@ -24,7 +24,7 @@ RIDGE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class NearestMeans:
-    """Cross-fitted nearest-class-mean decisions, one an item of the sample.
+    """Cross-fitted nearest-class-mean decisions, one per item of the sample.
 
     scored:  the other fold holds at least one item.
     answers: the class of the nearest mean; -1 where not scored.

@@ -55,6 +55,15 @@ def score_labels(
     InputError
         Before anything is computed: a label without tokens, two labels of a prompt with the same tokens, a prompt
         longer than the model's context, a budget too small, an unknown reduction.
+
+    Examples
+    --------
+    >>> from deadweight.errors import InputError
+    >>> try:
+    ...     score_labels(None, ["a"], ["b"], reduction="product")
+    ... except InputError as problem:
+    ...     print("product" in problem.given)
+    True
     """
     if reduction not in ("sum", "mean"):
         raise InputError(f"reduction {reduction!r}", expected="'sum' or 'mean'")

@@ -35,6 +35,10 @@ def load_task(source: str) -> Task:
         The source cannot be read, has no rows, lacks a named column or has an empty value in one.
     InputError
         The rows make no task: one class, two labels of the same word, a template that does not fit.
+
+    >>> task = load_task("embedded:topic")
+    >>> task.labels[:2], len(task.items) >= 120
+    (('business', 'science'), True)
     """
     parsed = parse_source(source, example="csv:reviews.csv?text=body&label=stars")
     if parsed.scheme == "embedded":

@@ -58,6 +58,13 @@ class Task:
     InputError
         No items, fewer than two classes, a label without a word, equal words, a template that names other fields
         than the items have, or a φ that is no permutation or leaves a label where it is.
+
+    Examples
+    --------
+    >>> import deadweight as dw
+    >>> task = dw.load_task("embedded:sentiment")
+    >>> task.name, len(task.items) >= 120, task.label_words["positive"]
+    ('sentiment', True, 'positive')
     """
 
     name: str

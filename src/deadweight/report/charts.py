@@ -110,7 +110,7 @@ def bars_with_intervals(
     reference: float | None = None,
     value_format: str | None = None,
 ) -> alt.LayerChart:
-    """Horizontal bars, a row a `category`, from zero to `value`, with an interval from `low` to `high`.
+    """Horizontal bars, a row for each `category`, from zero to `value`, with an interval from `low` to `high`.
 
     With `color`, each row holds one bar a value of it, side by side. `title` names the axis of values.
     """

@@ -63,11 +63,11 @@ def write_page(
     Parameters
     ----------
     findings:   the objects of ``findings.json``.
-    sections:   one a study, in the order they are read.
+    sections:   one per study, in the order they are read.
     facts:      what ran where: machine, versions, sources.
     actions:    what to do about a finding, by its id.
     skipped:    (study, reason) of each study that was not run.
-    failed:     one mapping a failed cell, e.g. ``{"cell": …, "error": …}``.
+    failed:     one mapping per failed cell, e.g. ``{"cell": …, "error": …}``.
     comparison: what a page of several runs says first; it has no findings of its own.
 
     Raises

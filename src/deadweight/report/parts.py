@@ -1,4 +1,4 @@
-"""What a page is made of: figures and tables, gathered in one section a study; and what to do about a finding."""
+"""What a page is made of: figures and tables, gathered in one section per study; and what to do about a finding."""
 
 from __future__ import annotations
 

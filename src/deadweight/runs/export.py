@@ -21,7 +21,7 @@ _FORMULA = ("=", "+", "-", "@", "|", "%", "＝", "＋", "－", "＠")  # what a 
 
 
 def records_frame(records: Records) -> pd.DataFrame:
-    """A row a record. Columns ``param.…``, ``result.…`` and ``measured.…`` hold scalars as they are and lists and
+    """A row per record. Columns ``param.…``, ``result.…`` and ``measured.…`` hold scalars as they are and lists and
     mappings as JSON, so that nothing is left out and names never clash."""
     rows = []
     for record in records:
@@ -35,7 +35,7 @@ def records_frame(records: Records) -> pd.DataFrame:
 
 
 def findings_frame(findings: Findings) -> pd.DataFrame:
-    """A row a finding, the interval as two columns and the evidence as keys with spaces between."""
+    """A row for each finding, the interval as two columns and the evidence as keys with spaces between."""
     rows = []
     for finding in findings:
         row = finding.as_json()

@@ -68,6 +68,13 @@ def swap_attention(model: Module, name: str, *, inplace: bool = False, **options
     ------
     SurgeryError
         A host whose attention is not understood, naming the block.
+
+    Examples
+    --------
+    >>> import deadweight as dw, torch
+    >>> model = dw.swap_attention(dw.load("embedded:digits-vit"), "linear")
+    >>> model(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
     """
     MECHANISMS.get(name)
     parts = anatomy(model)

@@ -48,6 +48,12 @@ def drop_blocks(
     SurgeryError
         An index out of range, every block dropped, a block that changes the stream's width, or a model whose blocks
         are bound to their depth.
+
+    Examples
+    --------
+    >>> import deadweight as dw
+    >>> len(dw.drop_blocks(dw.load("embedded:digits-vit"), [2, 4]).blocks)
+    4
     """
     blocks = anatomy(model).blocks
     depth = len(blocks)

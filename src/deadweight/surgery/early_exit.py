@@ -53,6 +53,15 @@ def early_exit(
         A language model, a model without a linear head, or `layer` out of range.
     InputError
         No batches to fit the readout to, or labels that do not fit.
+
+    Examples
+    --------
+    >>> import deadweight as dw, torch
+    >>> images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> labels = torch.arange(64) % 4
+    >>> short = dw.early_exit(dw.load("embedded:digits-vit"), 3, classes=4, batches=[(images, labels)])
+    >>> len(short.blocks), short(images[:2]).shape
+    (3, torch.Size([2, 4]))
     """
     parts = anatomy(model)
     name = _head_name(model)

@@ -32,7 +32,12 @@ SURGERIES.add("scale_positions", "deadweight.surgery.positions:scale_positions")
 
 
 def surgeries(model: nn.Module) -> list[dict[str, Any]]:
-    """What was done to `model`, oldest first: ``[{"name": "group_mlps", "arguments": {…}}, …]``."""
+    """What was done to `model`, oldest first: ``[{"name": "group_mlps", "arguments": {…}}, …]``.
+
+    >>> import deadweight as dw
+    >>> dw.surgeries(dw.drop_blocks(dw.load("embedded:digits-vit"), [1]))[0]["name"]
+    'drop_blocks'
+    """
     return copy.deepcopy(getattr(model, _ATTRIBUTE, []))
 
 

@@ -59,7 +59,7 @@ def matching(model: nn.Module, one: MlpPaths, other: MlpPaths) -> Tensor:
 
 
 def _unit_rows(model: nn.Module, paths: MlpPaths) -> list[Tensor]:
-    """(I, D) matrices with a row a unit: what it reads (gate and up apart), and what it writes."""
+    """(I, D) matrices with a row for each unit: what it reads (gate and up apart), and what it writes."""
     read = [rows_of(model.get_submodule(name)).double().cpu() for name in paths.up]
     halves = [half for rows in read for half in torch.split(rows, paths.hidden)]
     return [*halves, rows_of(model.get_submodule(paths.down)).T.double().cpu()]

@@ -75,6 +75,13 @@ def group_mlps(
     ------
     SurgeryError
         MLPs that cannot be shared, naming the blocks; blocks that share already but would be separated.
+
+    Examples
+    --------
+    >>> import deadweight as dw
+    >>> shared = dw.group_mlps(dw.load("embedded:digits-vit"), 2, scale=2**-0.5)  # the paper's variant
+    >>> shared.blocks[0].mlp.fc1 is shared.blocks[1].mlp.fc1
+    True
     """
     wanted = _check_options(parts, merge, scale, refit)
     blocks = anatomy(model).blocks
@@ -160,7 +167,7 @@ def shallow_mlps(
     Parameters
     ----------
     keep:
-        Share of the units kept, in (0, 1]: one for all, or one a block.
+        Share of the units kept, in (0, 1]: one for all, or one per block.
     by:
         ``first``: the first units, as the paper does; ``weight``: those with the largest weights; ``activation``:
         those that do most on `batches`.
@@ -174,6 +181,12 @@ def shallow_mlps(
     ------
     SurgeryError
         An MLP that cannot be narrowed, naming its block.
+
+    Examples
+    --------
+    >>> import deadweight as dw
+    >>> dw.shallow_mlps(dw.load("embedded:digits-vit"), 0.5).blocks[0].mlp.fc1.out_features
+    96
     """
     blocks = anatomy(model).blocks
     shares = _shares(keep, blocks)
@@ -221,7 +234,7 @@ def _shares(keep: float | Sequence[float], blocks: Sequence[Block]) -> list[floa
         if not 0 < share <= 1:
             raise InputError(f"keep {share}", expected="a share in (0, 1]", cure="keep=0.5 keeps half of the units")
     if len(shares) != len(blocks):
-        raise InputError(f"{len(shares)} shares for {len(blocks)} blocks", expected="one for all, or one a block")
+        raise InputError(f"{len(shares)} shares for {len(blocks)} blocks", expected="one for all, or one per block")
     first: dict[int, Block] = {}
     for block in blocks:
         other = first.setdefault(id(block.mlp), block)

@@ -22,6 +22,11 @@ def scale_positions(model: Module, factor: float, *, inplace: bool = False) -> M
     ------
     SurgeryError
         The model has no learned absolute positions to scale (rotary, relative or none).
+
+    >>> import deadweight as dw
+    >>> model = dw.load("embedded:digits-vit")
+    >>> bool((dw.scale_positions(model, 0.5).pos_embed == 0.5 * model.pos_embed).all())
+    True
     """
     if not math.isfinite(factor):
         raise InputError(f"factor {factor}", expected="a finite number")

@@ -46,7 +46,7 @@ class Curves:
         return cls(**values)
 
     def table(self) -> DataFrame:
-        """A row an epoch, counted from 1."""
+        """A row for each epoch, counted from 1."""
         import pandas as pd
 
         columns: dict[str, Any] = {name: values for name, values in self.as_json().items() if values}

@@ -32,7 +32,7 @@ class Scores:
 
     @property
     def loss(self) -> float:
-        """Cross-entropy in nats an image."""
+        """Cross-entropy in nats per image."""
         return float(self.losses.double().mean())
 
 

@@ -22,7 +22,7 @@ VALIDATION_BATCH = 8
 
 @dataclass(frozen=True)
 class LanguageRun:
-    """What a training gave, in nats a token.
+    """What a training gave, in nats per token.
 
     losses:  of each step's batch, before the step.
     windows: mean loss of each held-out window after the last step; the same windows for every model and seed.

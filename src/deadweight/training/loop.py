@@ -74,6 +74,14 @@ def train(
         A loss that is not finite; the message names the step. The checkpoint before it is kept.
     InputError
         Labels the model has no output for; a batch that cannot be divided; pictures that cannot be augmented.
+
+    Examples
+    --------
+    >>> import tempfile, deadweight as dw
+    >>> data, model = dw.load_images("embedded:digits", limit=40), dw.load("embedded:digits-vit")
+    >>> curves = train(model, data, dw.Recipe.mini(epochs=1, seed=0), folder=tempfile.mkdtemp())
+    >>> len(curves.top1)
+    1
     """
     own = vars(model).get("forward")
     accelerator = engine(recipe, device, trackers=trackers, tracker_folder=tracker_folder)

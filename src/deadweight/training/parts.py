@@ -174,7 +174,7 @@ def _classes(model: nn.Module, data: ImageData, device: torch.device) -> int:
 
 
 def _sizes(recipe: Recipe, images: int, processes: int) -> tuple[int, int]:
-    """(images an update, images a process computes at a time)."""
+    """(images per update, images a process computes at a time)."""
     pieces = processes * recipe.accumulation
     batch = min(recipe.batch_size, images)
     if batch < recipe.batch_size:

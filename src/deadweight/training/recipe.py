@@ -15,7 +15,7 @@ class Recipe:
     """How a classifier is trained: AdamW, warm-up, then a cosine to zero.
 
     epochs, warmup_epochs:  the warm-up is part of the epochs.
-    batch_size:             images an update of the weights, over all processes and accumulated steps.
+    batch_size:             images per update of the weights, over all processes and accumulated steps.
     accumulation:           parts each process computes its share of a batch in, to save memory.
     lr, warmup_lr:          the highest rate, and the one the warm-up starts from (None: a thousandth of it).
     clip_grad:              norm the gradient is cut to; None is off.
@@ -30,6 +30,10 @@ class Recipe:
     mixed_precision:        products in ``bf16`` or ``fp16`` (its loss scaled), weights in float32; ``no`` is off.
     channels_last:          images and convolutions in that memory format.
     seed:                   everything random while training follows from it and the step.
+
+    >>> recipe = Recipe.mini(epochs=2, seed=0)
+    >>> recipe.epochs, recipe.seed, Recipe.paper().epochs
+    (2, 0, 300)
     """
 
     epochs: int = 300
@@ -91,7 +95,7 @@ class Recipe:
 
     @classmethod
     def paper(cls, **changes: Any) -> Recipe:
-        """arXiv 2512.01059 for ViT-B/16 on ImageNet-1K: 1024 images an update, in two parts.
+        """arXiv 2512.01059 for ViT-B/16 on ImageNet-1K: 1024 images per update, in two parts.
 
         The paper names mixed precision and not the format: bf16 here, which CPUs have too. What it leaves to timm's
         defaults is theirs: label smoothing 0.1, crops of 8 to 100 % of the area, mirroring, warm-up from 1e-5.

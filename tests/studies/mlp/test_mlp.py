@@ -89,7 +89,7 @@ ITEMS = 1000
 
 
 def recorded(right):
-    """Records as training would leave them: {variant: [bits of right answers, one a seed]}."""
+    """Records as training would leave them: {variant: [bits of right answers, one per seed]}."""
     made = []
     for name, seeds in right.items():
         for seed, bits in enumerate(seeds):

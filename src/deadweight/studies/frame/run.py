@@ -61,6 +61,9 @@ def load_study(study: str | os.PathLike[str] | Study) -> Study:
 
     A file reads ``study: mlp`` and the study's options. Raises :class:`InputError` for an unknown name, YAML that
     cannot be read, and options the study does not have.
+
+    >>> load_study("mini-2511.21635").small
+    (4, 8, 12)
     """
     if isinstance(study, Study):
         return study
@@ -144,6 +147,15 @@ def run(
     Records
         What was found, with ``.failed`` for cells that lack their record. ``report.html`` and ``findings.json``
         lie in `out`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from deadweight.studies import build_study
+    >>> options = {"limit": 20, "epochs": 1, "seeds": (0,), "dim": 16, "depth": 2, "heads": 2, "patch_size": 4}
+    >>> records = run(build_study("mlp", options), tempfile.mkdtemp())
+    >>> len(records), len(records.failed), records.findings()[0].verdict
+    (4, 0, 'undecided')
     """
     limits = Limits(jobs, timeout, memory, retries, address, cpus, gpus)
     engine = EXECUTORS.get(executor)(limits)
@@ -261,6 +273,11 @@ def audit(
     """Run the four studies on the embedded defaults, or on what the options name, and say what is dead weight.
 
     Options are those of the audit study: ``vision``, ``images``, ``language``, ``tasks``, ``seed``, ``limit`` …
+
+    >>> import deadweight as dw
+    >>> study = dw.load_study("mini-2512.01059")  # the audit's studies are studies like this one
+    >>> study.kind, len(study.seeds)
+    ('mlp', 5)
     """
     study = build_study("audit", options)
     records = run(study, out, observer=observer, budget=budget)

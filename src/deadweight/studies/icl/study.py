@@ -53,7 +53,7 @@ class IclStudy(Study):
         default="sum", description="likeliest label (sum or mean over its tokens, or calibrated), or greedy generation"
     )
     demonstrations: Literal["shared", "per-item"] = Field(
-        default="shared", description="one set a seed for all items, or a set of its own for each item"
+        default="shared", description="one set per seed for all items, or a set of its own for each item"
     )
     too_long: Literal["refuse", "drop"] = Field(
         default="refuse", description="what becomes of prompts beyond the context: refuse, or drop demonstrations"
@@ -142,6 +142,14 @@ def run_icl(
     InputError
         Before anything is computed: unknown conditions, more demonstrations than the pool has, a prompt longer than
         the model's context, labels the tokenizer does not tell apart.
+
+    Examples
+    --------
+    >>> try:
+    ...     run_icl(LanguageModel(None, None, "toy", 64), None, decoding="beam")
+    ... except InputError as problem:
+    ...     print(problem.given)
+    decoding 'beam'
     """
     check_decoding(decoding)
     shown, asked = [k] if isinstance(k, int) else list(k), [conditions] if isinstance(conditions, str) else conditions

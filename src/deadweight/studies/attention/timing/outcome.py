@@ -25,7 +25,7 @@ def outcome(
     peak: float | None = None,
     idle: IdlePower | None = None,
 ) -> Outcome:
-    """The record of a benchmark over `tokens` tokens a step.
+    """The record of a benchmark over `tokens` tokens per step.
 
     peak: FLOP/s of the machine's best matrix product in this dtype, for the share of it that was reached (MFU).
 
