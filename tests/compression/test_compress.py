@@ -12,6 +12,7 @@ import deadweight as dw
 from deadweight.anatomy import anatomy
 from deadweight.compression import measure
 from deadweight.compression.items import subsample, train_held_out_split
+from deadweight.compression.moves import Drop
 from deadweight.compression.outcome import Evaluator
 from deadweight.compression.report import interval_text
 from deadweight.compression.search import Sizes
@@ -318,12 +319,12 @@ def test_what_a_dropped_block_saves_is_what_is_counted(name):
     model = FAMILIES[name]().eval()
     inputs = calibration(model, [inputs_for(model, 8)], "a test")
     with evaluating(model):
-        survey = Surveyor(model, inputs, widths=False, sharing=False, depth=True).run(lambda text, done: None)
+        survey = Surveyor(model, inputs, [Drop()]).run(lambda text, done: None)
     example = inputs[0].first()
     whole = dw.count(model, example.args or dict(example.kwargs))
-    droppable = [site for site in survey.sites if site.dropped is not None]
+    droppable = [choice for choices in survey.choices for choice in choices]
     assert droppable
-    for site in droppable:
-        left = dw.count(dw.drop_blocks(model, site.blocks), example.args or dict(example.kwargs))
-        assert site.block_macs == whole.macs - left.macs
-        assert site.block_parameters == whole.parameters - left.parameters
+    for choice in droppable:
+        left = dw.count(dw.drop_blocks(model, choice.removes), example.args or dict(example.kwargs))
+        assert choice.macs == whole.macs - left.macs
+        assert choice.parameters == whole.parameters - left.parameters
