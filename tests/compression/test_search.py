@@ -99,6 +99,13 @@ def test_a_shared_mlp_is_taken_where_it_is_cheap():
     assert not planned(dear, "shared")
 
 
+def test_a_shared_mlp_is_not_narrowed_as_well():
+    allocation = Allocation(survey([0.5] * 4, pairs=[(0, 1, 0.01), (1, 2, 0.01), (2, 3, 0.01)]), WHOLE, EVERY)
+    for plan in (allocation.smallest(), *(plan for _, plan in allocation.front())):
+        decided = [block for choice in plan.choices for block in choice.blocks]
+        assert len(decided) == len(set(decided))
+
+
 def test_sharing_saves_no_macs():
     plan = Allocation(survey([0.5, 0.5], pairs=[(0, 1, 0.01)]), WHOLE, EVERY).best(Sizes(float("inf"), 950))
     assert not planned(plan, "shared")
