@@ -47,10 +47,10 @@ def compress(
     """A copy of `model` within a budget, its output layers refitted in closed form; ``.compression`` is the report.
 
     Every block is looked at once (``compression/survey.py``) for what each move could do there: narrower MLPs, MLPs
-    that neighbours share, dropped blocks (``compression/moves/``). A search allots the budget (``compression/search.py``);
-    the few best plans are built, refitted and tried, and the best of them is refitted on all inputs and measured on
-    inputs held out of all that. The surgeries are in its log, so that ``dw.save`` and ``dw.load("file:…")`` work as
-    ever.
+    that neighbours share, dropped blocks (``compression/moves/``). A search allots the budget
+    (``compression/search.py``); the few best plans are built, refitted and tried, and the best of them is refitted on
+    all inputs and measured on inputs held out of all that. The surgeries are in its log, so that ``dw.save`` and
+    ``dw.load("file:…")`` work as ever.
 
     Parameters
     ----------
