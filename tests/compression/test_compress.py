@@ -12,7 +12,9 @@ import deadweight as dw
 from deadweight.anatomy import anatomy
 from deadweight.compression import measure
 from deadweight.compression.items import subsample, train_held_out_split
+from deadweight.compression.moves import MOVES, Drop
 from deadweight.compression.outcome import Evaluator
+from deadweight.compression.plan import Plan, cut
 from deadweight.compression.report import interval_text
 from deadweight.compression.search import Sizes
 from deadweight.compression.survey import Surveyor
@@ -318,12 +320,44 @@ def test_what_a_dropped_block_saves_is_what_is_counted(name):
     model = FAMILIES[name]().eval()
     inputs = calibration(model, [inputs_for(model, 8)], "a test")
     with evaluating(model):
-        survey = Surveyor(model, inputs, widths=False, sharing=False, depth=True).run(lambda text, done: None)
+        survey = Surveyor(model, inputs, [Drop()]).run(lambda text, done: None)
     example = inputs[0].first()
     whole = dw.count(model, example.args or dict(example.kwargs))
-    droppable = [site for site in survey.sites if site.dropped is not None]
+    droppable = [choice for choices in survey.choices for choice in choices]
     assert droppable
-    for site in droppable:
-        left = dw.count(dw.drop_blocks(model, site.blocks), example.args or dict(example.kwargs))
-        assert site.block_macs == whole.macs - left.macs
-        assert site.block_parameters == whole.parameters - left.parameters
+    for choice in droppable:
+        left = dw.count(dw.drop_blocks(model, choice.removes), example.args or dict(example.kwargs))
+        assert choice.macs == whole.macs - left.macs
+        assert choice.parameters == whole.parameters - left.parameters
+
+
+@pytest.mark.parametrize("move", MOVES, ids=lambda move: move.name)
+@pytest.mark.parametrize("name", ["timm vit", "timm swin", "llama", "hf gpt2"])
+def test_what_a_move_saves_is_what_is_counted(name, move):
+    """One choice per place, made alone."""
+    torch.manual_seed(0)
+    model = FAMILIES[name]().eval()
+    inputs = calibration(model, [inputs_for(model, 8)], "a test")
+    with evaluating(model):
+        survey = Surveyor(model, inputs, [move]).run(lambda text, done: None)
+    example = inputs[0].first()
+    given = example.args or dict(example.kwargs)
+    whole = dw.count(model, given)
+    offered = [choices[-1] for choices in survey.choices if choices]
+    assert offered
+    for choice in offered:
+        left = dw.count(cut(model, Plan("alone", (choice,), 0.0), inputs), given)
+        assert (choice.parameters, choice.macs) == (whole.parameters - left.parameters, whole.macs - left.macs)
+
+
+def test_the_block_before_a_gap_is_refitted_and_no_other(trained):
+    model, pictures, _, _ = trained
+    small = dw.compress(model, [pictures], parameters=0.8, widths=False, sharing=False)
+    (gap,) = next(entry["arguments"]["indices"] for entry in dw.surgeries(small))
+    plain = dw.drop_blocks(model, gap)
+    changed = {
+        key.partition(".mlp.")[0]
+        for key, value in plain.state_dict().items()
+        if not torch.equal(value, small.state_dict()[key])
+    }
+    assert changed == ({f"blocks.{gap - 1}"} if gap else set())

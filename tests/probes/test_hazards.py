@@ -8,10 +8,11 @@ from torch import nn
 from deadweight.anatomy import anatomy
 from deadweight.errors import InputError
 from deadweight.probes import profile, scrambling_fit
-from deadweight.probes.probe import PROBES, ImageProbe
-from deadweight.probes.scrambling import MIXED
+from deadweight.probes.kinds import ImageProbe
+from deadweight.probes.probe import PROBES
 from deadweight.probes.scrambling_fit import r2_of
-from deadweight.probes.scrambling_sums import ScramblingSums
+from deadweight.probes.states.scrambling import MIXED
+from deadweight.probes.states.scrambling_sums import ScramblingSums
 
 BLOCKS, WIDTH, PATCHES = 3, 24, 16
 

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deadweight.probes import collapse
-from deadweight.probes.collapse import ClassMoments
-from deadweight.probes.image_means import ImageMeans
-from deadweight.probes.layer import Batch
-from deadweight.probes.readout import FeatureSample
+from deadweight.probes.collapse import nc1
+from deadweight.probes.states import class_moments
+from deadweight.probes.states.batch import Batch
+from deadweight.probes.states.class_moments import ClassMoments
+from deadweight.probes.states.feature_sample import FeatureSample
+from deadweight.probes.states.image_means import ImageMeans
 
 ROWS, WIDTH = 3, 4
 STATES = {
@@ -54,7 +55,7 @@ def assert_same(one, two, exactly=False):
 @pytest.fixture(params=["a scatter a class", "scatters summed"])
 def budget(request, monkeypatch):
     if request.param == "scatters summed":
-        monkeypatch.setattr(collapse, "COVARIANCE_BYTES", 3 * 8 * ROWS * WIDTH * (WIDTH + 1) // 2)
+        monkeypatch.setattr(class_moments, "COVARIANCE_BYTES", 3 * 8 * ROWS * WIDTH * (WIDTH + 1) // 2)
     return request.param
 
 
@@ -136,12 +137,14 @@ def test_summed_scatters_give_the_same_nc1_for_equal_classes(monkeypatch):
     batch = items(24, 3)
     batch = Batch(batch.hashes, batch.measures, np.arange(24) % 4, batch.features)
     one_a_class = ClassMoments.of(batch)
-    monkeypatch.setattr(collapse, "COVARIANCE_BYTES", 0)
+    monkeypatch.setattr(class_moments, "COVARIANCE_BYTES", 0)
     summed = ClassMoments.of(batch)
     assert summed.pooled
     assert not one_a_class.pooled
-    for feature, found in one_a_class.compute().items():
-        assert summed.compute()[feature]["nc1"] == pytest.approx(found["nc1"], rel=1e-12)
+    assert summed.scatters
+    for feature in summed.scatters:
+        found, wanted = (nc1(state.means[feature], state.within(feature)) for state in (summed, one_a_class))
+        assert found == pytest.approx(wanted, rel=1e-12)
 
 
 def test_bootstrap_spread_is_that_of_the_mean():

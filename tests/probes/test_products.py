@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from deadweight.probes import products, triangles
+from deadweight.probes import packed_symmetric, products
 from deadweight.probes.layer import Layer
 from deadweight.probes.packed_symmetric import UpperTriangles, packed, unpacked
 from deadweight.probes.products import rows_product, scores
@@ -73,7 +73,7 @@ def test_triangles_under_way(width):
 
 
 def test_bands_of_one_row(monkeypatch):
-    monkeypatch.setattr(triangles, "_BAND", 1)
+    monkeypatch.setattr(packed_symmetric, "_BAND", 1)
     rows = torch.randn(6, 9, dtype=torch.float64)
     sums = UpperTriangles(1, 6)
     sums.add(0, rows)

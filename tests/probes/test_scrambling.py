@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deadweight.probes import profile, scrambling_fit, scrambling_sums, triangles
+from deadweight.probes import packed_symmetric, profile, scrambling_fit
 from deadweight.probes.packed_symmetric import packed, unpacked
-from deadweight.probes.scrambling import MIXED, ScramblingMoments
 from deadweight.probes.scrambling_fit import fit_all, fit_self, r2_of
-from deadweight.probes.scrambling_sums import ScramblingSums
+from deadweight.probes.states import scrambling_sums
+from deadweight.probes.states.scrambling import MIXED, ScramblingMoments
+from deadweight.probes.states.scrambling_sums import ScramblingSums
 
 TOKENS, WIDTH, ROWS = 5, 4, 2
 sizes = st.integers(0, 7)
@@ -90,7 +91,7 @@ def test_gathering_does_not_show(monkeypatch):
     items = images(24, 3)
     whole = moments(items)
     monkeypatch.setattr(scrambling_sums, "_GATHER", 5)
-    monkeypatch.setattr(triangles, "_BAND", 3)
+    monkeypatch.setattr(packed_symmetric, "_BAND", 3)
     assert_same(moments(items, *np.arange(24).reshape(6, 4)), whole)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
@@ -15,10 +14,12 @@ from deadweight.compression.budget import budget_of
 from deadweight.compression.distill import distill as distilled
 from deadweight.compression.items import chunks, subsample, train_held_out_split
 from deadweight.compression.measure import ROUNDS, compared
+from deadweight.compression.moves import MOVES
 from deadweight.compression.plan import Plan, cut, refit, target_for
 from deadweight.compression.report import Candidate, Compression
-from deadweight.compression.search import Allocation, Allowed, Sizes
-from deadweight.compression.survey import TRIED, Survey, Surveyor
+from deadweight.compression.search import Allocation, Allowed, Sizes, kinds
+from deadweight.compression.survey import Survey, Surveyor
+from deadweight.compression.visit import TRIED
 from deadweight.errors import InputError
 from deadweight.meters import count
 from deadweight.surgery.calibration import Inputs, calibration, evaluating
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
 Module = TypeVar("Module", bound=nn.Module)
 Note = Callable[[str, float], None]
 FEW, LARGE = 2, 2e12  # plans that are tried of a model for which the survey's inputs take so many operations
-KINDS = (  # beside what is allowed, in the order of how far the sum of losses can be trusted
-    Allowed(sharing=False, depth=False),
-    Allowed(sharing=False, depth=False, even=True),
-    Allowed(depth=False),
-    Allowed(sharing=False),
-)
 
 
 def compress(
@@ -51,10 +46,11 @@ def compress(
 ) -> Module:
     """A copy of `model` within a budget, its output layers refitted in closed form; ``.compression`` is the report.
 
-    Every block is looked at once (``compression/survey.py``); a search allots the budget to narrower MLPs, MLPs that
-    neighbours share and dropped blocks (``compression/search.py``); the few best plans are built, refitted and tried,
-    and the best of them is refitted on all inputs and measured on inputs held out of all that. The surgeries are in
-    its log, so that ``dw.save`` and ``dw.load("file:…")`` work as ever.
+    Every block is looked at once (``compression/survey.py``) for what each move could do there: narrower MLPs, MLPs
+    that neighbours share, dropped blocks (``compression/moves/``). A search allots the budget
+    (``compression/search.py``); the few best plans are built, refitted and tried, and the best of them is refitted on
+    all inputs and measured on inputs held out of all that. The surgeries are in its log, so that ``dw.save`` and
+    ``dw.load("file:…")`` work as ever.
 
     Parameters
     ----------
@@ -85,13 +81,15 @@ def compress(
     (torch.Size([2, 10]), True)
     """
     limits = budget_of(parameters, macs)
-    if not (widths or sharing or depth):
+    forbidden = [name for name, may in (("widths", widths), ("sharing", sharing), ("depth", depth)) if not may]
+    allowed = Allowed.all_but(*forbidden)
+    if not allowed.moves:
         raise InputError("nothing may be changed", expected="widths, sharing or depth")
     if distill < 0:
         raise InputError(f"distill={distill}", expected="a number of steps, 0 for none")
     work = _Work(model, calibration(model, batches, "compress"), note or (lambda text, done: None))
     with evaluating(model):
-        small, report = work.run(limits, Allowed(widths, sharing, depth), distill)
+        small, report = work.run(limits, allowed, distill)
     small.compression = report  # type: ignore[assignment]  # a value beside the modules, not one of them
     return small  # type: ignore[return-value]  # a copy of `model`
 
@@ -122,9 +120,8 @@ class _Work:
         whole = Sizes(self.counts.parameters, self.counts.macs)
         limit = Sizes(_limit(limits.get("parameters"), whole.parameters), _limit(limits.get("macs"), whole.macs))
         with self._timing("survey"):
-            survey = Surveyor(
-                self.model, self.learn, widths=allowed.widths, sharing=allowed.sharing, depth=allowed.depth
-            ).run(lambda text, done: self.note(text, 0.4 * done))
+            moves = [move for move in MOVES if move.name in allowed.moves]
+            survey = Surveyor(self.model, self.learn, moves).run(lambda text, done: self.note(text, 0.4 * done))
         with self._timing("search"):
             plans, reached = self._plans(survey, whole, limit, allowed)
             front = Allocation(survey, whole, allowed).front("macs" if limits.keys() == {"macs"} else "parameters")
@@ -133,7 +130,7 @@ class _Work:
             chosen, candidates = self._chosen(plans, survey, target)
         with self._timing("refit"):
             self.note("refitting the chosen plan", 0.6)
-            small = cut(self.model, chosen, survey.sites, self.learn)
+            small = cut(self.model, chosen, self.learn)
             refitted_on = subsample(self.learn, survey.enough)
             refit(small, self.model, chosen, refitted_on, target)
         if steps:
@@ -171,9 +168,8 @@ class _Work:
 
     def _plans(self, survey: Survey, whole: Sizes, limit: Sizes, allowed: Allowed) -> tuple[list[Plan], bool]:
         """The plans worth trying, that of least expected loss first, and whether they are within the budget."""
-        kinds = [allowed, *(kind for kind in KINDS if kind != allowed and kind.within(allowed))]
-        found: dict[tuple[Any, ...], Plan] = {}
-        for kind in kinds:
+        found: dict[Hashable, Plan] = {}
+        for kind in kinds(allowed):
             plan = self._within(Allocation(survey, whole, kind), limit)
             if plan is not None:
                 found.setdefault(plan.key, plan)
@@ -181,7 +177,7 @@ class _Work:
             large = 2 * whole.macs * survey.looked_at > LARGE
             return list(found.values())[: FEW if large else None], True
         smallest = Allocation(survey, whole, allowed).smallest()
-        size = self._real(smallest, survey)
+        size = self._real(smallest)
         asked = [f"{value:,.0f} {name}" for name, value in (("parameters", limit.parameters), ("MACs", limit.macs))
                  if value < float("inf")]  # fmt: skip
         self.notes.append(
@@ -197,7 +193,7 @@ class _Work:
             plan = allocation.best(aim)
             if plan is None:
                 return None
-            real = self._real(plan, allocation.survey)
+            real = self._real(plan)
             if real.within(limit):
                 return plan
             counted = allocation.size_of(plan)
@@ -207,10 +203,9 @@ class _Work:
             )
         return None
 
-    def _real(self, plan: Plan, survey: Survey) -> Sizes:
+    def _real(self, plan: Plan) -> Sizes:
         """What the model is counted to be once it is cut as planned."""
-        first = tuple(replace(pair, merge="first") for pair in plan.shared)  # which units are merged is the same size
-        return self._size_of(cut(self.model, replace(plan, shared=first), survey.sites, self.learn))
+        return self._size_of(cut(self.model, plan.sized(), self.learn))
 
     def _size_of(self, model: nn.Module) -> Sizes:
         found = count(model, self._counted(self.example))
@@ -227,7 +222,7 @@ class _Work:
         sizes: list[Sizes] = []
         for number, plan in enumerate(plans):
             self.note(f"trying: {plan.name}", 0.4 + 0.2 * number / len(plans))
-            small = cut(self.model, plan, survey.sites, self.learn)
+            small = cut(self.model, plan, self.learn)
             sizes.append(self._size_of(small))
             if len(plans) > 1:
                 refit(small, self.model, plan, few, target)
@@ -260,18 +255,21 @@ def _items(batches: Sequence[Inputs]) -> int:
 
 
 def _rows(survey: Survey, plan: Plan) -> tuple[dict[str, Any], ...]:
-    """One row for each block: what was expected, and what was done."""
+    """One row per block: what was expected, and what was done."""
+    made = {block: choice for choice in plan.choices for block in choice.blocks}
+    moves = {move.name: move for move in MOVES}
     rows = []
-    partner = {block: pair.blocks[1 - place] for pair in plan.shared for place, block in enumerate(pair.blocks)}
-    for site in survey.sites:
+    for site, offered in zip(survey.sites, survey.choices, strict=True):
         for block in site.blocks:
             hidden = None if site.paths is None else site.paths.hidden
-            kept = 0 if block in plan.dropped else plan.units.get(site.blocks[0], hidden)
-            rows.append(
-                {
-                    "block": block, "hidden": hidden, "kept": kept, "shares_with": partner.get(block),
-                    "dropped": block in plan.dropped, "half": site.losses.get(TRIED), "without": site.dropped,
-                    "widths": {f"{share:g}": loss for share, loss in site.losses.items()},
-                }
-            )  # fmt: skip
+            row: dict[str, Any] = {
+                "block": block, "hidden": hidden, "kept": hidden, "shares_with": None, "dropped": False,
+                "half": site.losses.get(TRIED), "without": None,
+                "widths": {f"{share:g}": loss for share, loss in site.losses.items()},
+            }  # fmt: skip
+            for choice in offered:
+                row |= moves[choice.move].expected(choice)
+            if block in made:
+                row |= moves[made[block].move].row(made[block], block)
+            rows.append(row)
     return tuple(sorted(rows, key=lambda row: int(row["block"])))

@@ -55,12 +55,26 @@ def _figures(report: Compression) -> list[Figure]:
             "measured one block at a time and before the blocks repair each other. Measured: plans that were built, "
             "refitted on a few inputs and tried."
         )
-        figures.append(Figure("compression-front", "What each size is expected to lose", caption, front(report, axis)))
+        figures.append(
+            Figure(
+                "compression-front",
+                "What each size is expected to lose",
+                caption,
+                front(report.pareto(), report.unit, axis),
+            )
+        )
     if any(row["half"] is not None for row in report.blocks):
         caption = (
             "With half of one block's MLP units, refitted, and the rest of the model as it was; tried on a few inputs."
         )
-        figures.append(Figure("compression-blocks", "Where the parameters are needed", caption, widths(report)))
+        figures.append(
+            Figure(
+                "compression-blocks",
+                "Where the parameters are needed",
+                caption,
+                widths(report.allocation(), report.unit),
+            )
+        )
     return figures
 
 

@@ -1,101 +1,79 @@
-"""What is to be done to a model: how many units each MLP keeps, which blocks share one, which go."""
+"""What is to be done to a model: one choice of some move at each place that changes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from deadweight.anatomy import anatomy
-from deadweight.compression.survey import Pair, Site
-from deadweight.surgery import drop_blocks, group_mlps
+from deadweight.compression.moves import MOVES, Choice, Move
+from deadweight.surgery import drop_blocks
 from deadweight.surgery.blockwise import BlockwiseRun
 from deadweight.surgery.calibration import Inputs
-from deadweight.surgery.importance import best
-from deadweight.surgery.log import copy_unless_inplace, record
-from deadweight.surgery.narrow import narrow
+from deadweight.surgery.log import copy_unless_inplace
 from deadweight.surgery.refit import refit_outputs
 from deadweight.surgery.residual_branch import ResidualBranch
-from deadweight.surgery.widths import note_width
 
 
 @dataclass(frozen=True)
 class Plan:
-    """units: kept by the MLP of each block that is narrowed; shared: pairs of blocks; dropped: blocks.
-
-    Indices are those of the original's blocks. loss: what the search expects, on the scale of a survey.
-    """
+    """choices: what is done, from the first block to the last; loss: what the search expects, on a survey's scale."""
 
     name: str
-    units: dict[int, int]
-    shared: tuple[Pair, ...]
-    dropped: tuple[int, ...]
+    choices: tuple[Choice, ...]
     loss: float
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> Hashable:
         """Plans with equal keys do the same."""
-        return tuple(sorted(self.units.items())), tuple(pair.blocks for pair in self.shared), self.dropped
+        return frozenset(choice.key for choice in self.choices)
+
+    @property
+    def removed(self) -> tuple[int, ...]:
+        """The blocks that are dropped."""
+        return tuple(block for choice in self.choices for block in choice.removes)
+
+    def of(self, move: Move) -> list[Choice]:
+        """The choices of one move."""
+        return [choice for choice in self.choices if choice.move == move.name]
+
+    def sized(self) -> Plan:
+        """One of the same size that is quick to make."""
+        moves = {move.name: move for move in MOVES}
+        return replace(self, choices=tuple(moves[choice.move].sized(choice) for choice in self.choices))
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "units": {str(block): count for block, count in self.units.items()},
-            "shared": [{"blocks": list(pair.blocks), "merge": pair.merge} for pair in self.shared],
-            "dropped": list(self.dropped),
-            "expected_loss": self.loss,
-        }
+        found: dict[str, Any] = {"name": self.name}
+        for move in MOVES:
+            found |= move.as_json(self.of(move))
+        return found | {"expected_loss": self.loss}
 
 
-def cut(model: nn.Module, plan: Plan, sites: Sequence[Site], inputs: Sequence[Inputs]) -> nn.Module:
+def cut(model: nn.Module, plan: Plan, inputs: Sequence[Inputs]) -> nn.Module:
     """A copy of `model` that is cut as planned and not yet refitted; the surgeries are in its log.
 
     `inputs` choose the units where two MLPs are united.
     """
-    kept = [index for index in range(anatomy(model).depth) if index not in plan.dropped]
+    removed = plan.removed
+    kept = [index for index in range(anatomy(model).depth) if index not in removed]
     place = {index: number for number, index in enumerate(kept)}
     small = copy_unless_inplace(model, inplace=False)
-    if plan.dropped:
-        drop_blocks(small, plan.dropped, inplace=True)
-    groups = [[place[block] for block in site.blocks] for site in sites if len(site.blocks) > 1]
-    for merge in sorted({pair.merge for pair in plan.shared}):
-        groups += [[place[block] for block in pair.blocks] for pair in plan.shared if pair.merge == merge]
-        group_mlps(small, pattern=groups, merge=merge, batches=inputs if merge == "union" else None, inplace=True)
-    _narrow(small, plan, sites, place)
+    if removed:
+        drop_blocks(small, removed, inplace=True)
+    for move in reversed(MOVES):
+        if choices := plan.of(move):
+            move.apply(small, choices, place, inputs)
     return small
-
-
-def _narrow(small: nn.Module, plan: Plan, sites: Sequence[Site], place: dict[int, int]) -> None:
-    parts = anatomy(small)
-    shares = [1.0] * parts.depth
-    changes: set[tuple[int, int]] = set()
-    for site in sites:
-        count = plan.units.get(site.blocks[0])
-        at = [place[block] for block in site.blocks if block in place]
-        if count is None or not at or site.order is None:
-            continue
-        paths = parts.blocks[at[0]].mlp_paths
-        assert paths is not None  # the site has an order
-        changes.add((paths.hidden, count))
-        for number in at:
-            shares[number] = count / paths.hidden
-        ranks = site.order.argsort()
-        narrow(small, paths, best(-ranks, count))
-    if changes:
-        everywhere = all(share < 1 for share in shares)
-        if everywhere:
-            note_width(small, parts.width, changes)
-        record(small, "shallow_mlps", keep=shares, by="activation", refit="stream")
 
 
 def refit(small: nn.Module, model: nn.Module, plan: Plan, inputs: Sequence[Inputs], target: str) -> None:
     """Refit what `plan` changed of `small`, in place."""
-    depth = anatomy(model).depth
-    kept = [index for index in range(depth) if index not in plan.dropped]
-    before_gaps = {index - 1 for index in plan.dropped}
-    touched = {*plan.units, *(block for pair in plan.shared for block in pair.blocks), *before_gaps}
+    removed = plan.removed
+    kept = [index for index in range(anatomy(model).depth) if index not in removed]
+    touched = {block for choice in plan.choices for block in choice.touches}
     blocks = anatomy(small).blocks
     known = [blocks[number].mlp_paths is not None for number in range(len(kept))]
     wanted = [number for number, index in enumerate(kept) if index in touched and known[number]]

@@ -157,7 +157,7 @@ class Compression:
         """The Pareto front as a chart: `against` parameters or macs."""
         from deadweight.compression.chart import front
 
-        return front(self, against)
+        return front(self.pareto(), self.unit, against)
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""

@@ -1,23 +1,23 @@
-"""Where parameters should sit: the cheapest choice of widths, shared MLPs and dropped blocks under a budget (ours).
+"""Where parameters should sit: the cheapest choice of moves at every place under a budget (ours).
 
 What a choice loses at one place was measured by the survey, and losses are taken to add up. With a price on what is
-spent, each place then chooses for itself, but for pairs of neighbours that share, which a dynamic programme over the
-chain of blocks settles; the price is found by bisection. Sweeping the price gives the Pareto front.
+spent, each place then chooses for itself, but for choices that span neighbours or exclude one another, which a dynamic
+programme over the chain of blocks settles; the price is found by bisection. Sweeping the price gives the Pareto front.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
+from deadweight.compression.moves import MOVES, Choice
 from deadweight.compression.plan import Plan
-from deadweight.compression.survey import Pair, Site, Survey
-from deadweight.surgery.narrow import units_kept
+from deadweight.compression.survey import Survey
 
-_FINE = 4  # steps between two widths that were looked at
 _MIXES = (1.0, 0.75, 0.5, 0.25, 0.0)  # of the two prices, where both parameters and MACs are bounded
 _NEVER = float("inf")
+_KEEP = Choice("", ())  # a place as it is
+_State = dict[frozenset[str], tuple[float, list[Choice]]]  # by the moves that may not follow: cost, and what was chosen
 
 
 @dataclass(frozen=True)
@@ -32,48 +32,50 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class _Choice:
-    loss: float
-    parameters: int
-    macs: int
-    units: tuple[tuple[int, int], ...] = ()
-    shared: tuple[Pair, ...] = ()
-    dropped: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
 class Allowed:
-    """Which kinds of change a plan may make."""
+    """Which moves a plan may make, by name in the order of the list."""
 
-    widths: bool = True
-    sharing: bool = True
-    depth: bool = True
+    moves: tuple[str, ...]
     even: bool = False  # the same share at every width
+
+    @classmethod
+    def all_but(cls, *names: str) -> Allowed:
+        """Every move but these."""
+        return cls(tuple(move.name for move in MOVES if move.name not in names))
 
     def within(self, other: Allowed) -> bool:
         """Whether `other` allows all of this."""
-        pairs = ((self.widths, other.widths), (self.sharing, other.sharing), (self.depth, other.depth))
-        return all(theirs or not mine for mine, theirs in pairs)
+        return set(self.moves) <= set(other.moves)
 
     @property
     def name(self) -> str:
-        if self.even:
-            return "one width for all"
-        named = {"widths": self.widths, "sharing": self.sharing, "depth": self.depth}
-        return " + ".join(name for name, allowed in named.items() if allowed)
+        return "one width for all" if self.even else " + ".join(self.moves)
+
+
+def kinds(allowed: Allowed) -> list[Allowed]:
+    """Kinds of plan to try: all that is allowed, then less, in the order of how far a sum of losses can be trusted."""
+    first, *others = MOVES
+    fewer = [
+        Allowed((first.name,)),
+        Allowed((first.name,), even=True),
+        *(Allowed.all_but(move.name) for move in reversed(others)),
+    ]
+    return [allowed, *(kind for kind in fewer if kind != allowed and kind.within(allowed))]
 
 
 class Allocation:
     """The choices at every place of a model of size `whole`."""
 
     def __init__(self, survey: Survey, whole: Sizes, allowed: Allowed) -> None:
-        self.survey, self.whole, self.allowed = survey, whole, allowed
-        self.singles = [self._singles(site) for site in survey.sites]
-        where = {site.blocks: number for number, site in enumerate(survey.sites)}
-        self.pairs: dict[int, _Choice] = {}  # by the number of the later site
-        for pair in survey.pairs if allowed.sharing else ():
-            number = where[(pair.blocks[1],)]
-            self.pairs[number] = _Choice(pair.loss, survey.sites[number].mlp_parameters, 0, shared=(pair,))
+        self.whole, self.allowed = whole, allowed
+        self.moves = {move.name: move for move in MOVES if move.name in allowed.moves}
+        self.excluded = {
+            name: frozenset(other for other, by in self.moves.items() if other in move.excludes or name in by.excludes)
+            for name, move in self.moves.items()
+        } | {"": frozenset[str]()}
+        self.offered = [[c for c in choices if c.move in self.moves] for choices in survey.choices]
+        where = {block: number for number, site in enumerate(survey.sites) for block in site.blocks}
+        self.grouped = [self._grouped(choices, where) for choices in self.offered]
 
     def best(self, limit: Sizes) -> Plan | None:
         """The plan of least expected loss within `limit`; None where there is none."""
@@ -101,65 +103,40 @@ class Allocation:
 
     def size_of(self, plan: Plan) -> Sizes:
         """What is left of the model, as the search counts it."""
-        saved = [0, 0]
-        for site in self.survey.sites:
-            if site.blocks[0] in plan.dropped:
-                saved[0] += site.block_parameters
-                saved[1] += site.block_macs
-            elif site.blocks[0] in plan.units and site.paths is not None:
-                gone = site.paths.hidden - plan.units[site.blocks[0]]
-                saved[0] += gone * site.unit_parameters
-                saved[1] += gone * site.unit_macs
-            if any(pair.blocks[1] in site.blocks for pair in plan.shared):
-                saved[0] += site.mlp_parameters
-        return Sizes(self.whole.parameters - saved[0], self.whole.macs - saved[1])
+        return self._size(plan.choices)
 
-    def _singles(self, site: Site) -> list[_Choice]:
-        found = [_Choice(0.0, 0, 0)]
-        if self.allowed.widths and site.paths is not None and site.losses:
-            for share, loss in _between(site.losses).items():
-                count = units_kept(site.paths.hidden, share)
-                gone = site.paths.hidden - count
-                if gone:
-                    units = ((site.blocks[0], count),)
-                    found.append(_Choice(loss, gone * site.unit_parameters, gone * site.unit_macs, units))
-        if self.allowed.depth and site.dropped is not None:
-            drop = (site.blocks[0],)
-            found.append(_Choice(site.dropped, site.block_parameters, site.block_macs, dropped=drop))
-        return found
+    def _grouped(self, choices: Sequence[Choice], where: Mapping[int, int]) -> list[tuple[int, list[Choice]]]:
+        """(places they decide about, choices) that exclude the same; leaving the place alone is one of them."""
+        groups: dict[tuple[int, frozenset[str]], list[Choice]] = {(1, frozenset()): [_KEEP]}
+        for choice in choices:
+            places = len({where[block] for block in choice.blocks})
+            groups.setdefault((places, self.excluded[choice.move]), []).append(choice)
+        return [(places, group) for (places, _), group in sorted(groups.items(), key=lambda item: item[0][0])]
 
-    def _chain(self, price: float, macs_price: float) -> list[_Choice]:
-        """The choices of least loss + price · what is left, no two neighbours dropped."""
+    def _chain(self, price: float, macs_price: float) -> list[Choice]:
+        """The choices of least loss + price · what is left, none beside one that it excludes."""
 
-        def cost(choice: _Choice) -> float:
+        def cost(choice: Choice) -> float:
             return choice.loss - price * choice.parameters - macs_price * choice.macs
 
-        start: dict[bool, tuple[float, list[_Choice]]] = {False: (0.0, [])}
-        states = [start]  # by whether the last block is dropped
-        for number, singles in enumerate(self.singles):
-            after: dict[bool, tuple[float, list[_Choice]]] = {}
-
-            def offer(state: tuple[float, list[_Choice]], choice: _Choice, into=after) -> None:  # type: ignore[no-untyped-def]
-                gone, total = bool(choice.dropped), state[0] + cost(choice)
-                if gone not in into or total < into[gone][0]:
-                    into[gone] = (total, [*state[1], choice])
-
-            best_kept = min((c for c in singles if not c.dropped), key=cost)
-            drops = [c for c in singles if c.dropped]
-            for was_gone, state in states[-1].items():
-                offer(state, best_kept)
-                if drops and not was_gone:
-                    offer(state, drops[0])
-            if number in self.pairs:
-                for state in states[-2].values():
-                    offer(state, self.pairs[number])
+        states: list[_State] = [{frozenset(): (0.0, [])}]
+        for groups in self.grouped:
+            after: _State = {}
+            for places, group in groups:
+                if places > len(states):
+                    continue
+                choice = min(group, key=cost)
+                becomes = self.excluded[choice.move]
+                for barred, (total, chosen) in states[-places].items():
+                    if choice.move not in barred and (becomes not in after or total + cost(choice) < after[becomes][0]):
+                        after[becomes] = (total + cost(choice), [*chosen, choice])
             states.append(after)
         return min(states[-1].values(), key=lambda state: state[0])[1]
 
     def _priced_out(self, limit: Sizes, mix: float) -> Plan | None:
         low, high = self._price_range()
 
-        def at(price: float) -> list[_Choice]:
+        def at(price: float) -> list[Choice]:
             return self._chain(price * mix, price * (1 - mix) * self._macs_scale)
 
         if not self._size(at(high)).within(limit):
@@ -171,44 +148,31 @@ class Allocation:
             low, high = (low, middle) if self._size(at(middle)).within(limit) else (middle, high)
         return self._filled(at(high), limit)
 
-    def _filled(self, chosen: Sequence[_Choice], limit: Sizes) -> Plan:
-        """Spend what is left of the budget on units, where one more saves most."""
-        plan = self._plan(chosen)
-        sites = {site.blocks[0]: site for site in self.survey.sites}
-        units = dict(plan.units)
+    def _filled(self, chosen: Sequence[Choice], limit: Sizes) -> Plan:
+        """Spend what is left of the budget where it saves most, on choices that can take less than they do."""
+        choices = [self.moves[choice.move].settled(choice) for choice in chosen if choice.move]
         while True:
-            left = self.size_of(replace(plan, units=units))
-            offers = []
-            for block, count in units.items():
-                site = sites[block]
-                assert site.paths is not None  # it has a width
-                room = min(
-                    (limit.parameters - left.parameters) / max(site.unit_parameters, 1),
-                    (limit.macs - left.macs) / max(site.unit_macs, 1),
-                    site.paths.hidden - count,
-                    max(1, site.paths.hidden // 32),
-                )
-                if room >= 1:
-                    gain = _loss_at(site, count) - _loss_at(site, count + int(room))
-                    offers.append((gain / (int(room) * site.unit_parameters), block, int(room)))
+            left = self._size(choices)
+            offers: list[tuple[float, tuple[int, ...], int, Choice]] = []
+            for number, choice in enumerate(choices):
+                more = self.moves[choice.move].relax(choice, limit.parameters - left.parameters, limit.macs - left.macs)
+                if more is not None:
+                    gain = (choice.loss - more.loss) / max(choice.parameters - more.parameters, 1)
+                    offers.append((gain, choice.blocks, number, more))
             if not offers:
-                kept = {b: n for b, n in units.items() if n < sites[b].paths.hidden}  # type: ignore[union-attr]
-                return replace(plan, units=kept, loss=self._expected(plan, kept))
-            _, block, room = max(offers)
-            units[block] += room
-
-    def _expected(self, plan: Plan, units: Mapping[int, int]) -> float:
-        sites = {site.blocks[0]: site for site in self.survey.sites}
-        narrowed = sum(_loss_at(sites[block], count) for block, count in units.items())
-        return narrowed + sum(p.loss for p in plan.shared) + sum(sites[b].dropped or 0.0 for b in plan.dropped)
+                kept = [choice for choice in choices if choice.parameters or choice.macs]
+                loss = sum(sum(choice.loss for choice in kept if choice.move == name) for name in self.moves)
+                return replace(self._plan(kept), loss=loss)
+            _, _, number, more = max(offers, key=lambda offer: offer[:2])
+            choices[number] = more
 
     def _even(self, limit: Sizes) -> Plan | None:
-        """One share for every MLP, as the paper has it, found by bisection."""
-        sites = [site for site in self.survey.sites if site.losses and site.paths is not None]
+        """One share for every place, found by bisection."""
+        (move,) = (self.moves[name] for name in self.allowed.moves)
+        offered = [choice for choices in self.offered for choice in choices]
 
         def at(share: float) -> Plan:
-            units = {s.blocks[0]: units_kept(s.paths.hidden, share) for s in sites if s.paths is not None}
-            return Plan(self.allowed.name, units, (), (), sum(_loss_at(s, units[s.blocks[0]]) for s in sites))
+            return self._plan(move.uniform(offered, share) or ())
 
         low, high = 0.0, 1.0
         for _ in range(40):
@@ -224,21 +188,20 @@ class Allocation:
     def _price_range(self) -> tuple[float, float]:
         slopes = [
             choice.loss / choice.parameters
-            for choice in [*(c for singles in self.singles for c in singles), *self.pairs.values()]
+            for choices in self.offered
+            for choice in choices
             if choice.parameters and choice.loss > 0
         ]
         return (min(slopes) / 1e3, max(slopes) * 1e3) if slopes else (1e-12, 1.0)
 
-    def _size(self, chosen: Sequence[_Choice]) -> Sizes:
+    def _size(self, chosen: Sequence[Choice]) -> Sizes:
         return Sizes(
             self.whole.parameters - sum(c.parameters for c in chosen), self.whole.macs - sum(c.macs for c in chosen)
         )
 
-    def _plan(self, chosen: Sequence[_Choice]) -> Plan:
-        units = {block: count for choice in chosen for block, count in choice.units}
-        shared = tuple(pair for choice in chosen for pair in choice.shared)
-        dropped = tuple(block for choice in chosen for block in choice.dropped)
-        return Plan(self.allowed.name, units, shared, dropped, sum(choice.loss for choice in chosen))
+    def _plan(self, chosen: Sequence[Choice]) -> Plan:
+        made = tuple(choice for choice in chosen if choice.move)
+        return Plan(self.allowed.name, made, sum(choice.loss for choice in chosen))
 
 
 def _better(one: tuple[Sizes, Plan], other: tuple[Sizes, Plan], against: str) -> bool:
@@ -246,30 +209,4 @@ def _better(one: tuple[Sizes, Plan], other: tuple[Sizes, Plan], against: str) ->
     return smaller and one[1].loss < other[1].loss
 
 
-def _between(losses: Mapping[float, float]) -> dict[float, float]:
-    """Losses by share, with `_FINE` steps between those that were looked at."""
-    known = {1.0: 0.0, **losses}
-    shares = sorted(known, reverse=True)
-    found: dict[float, float] = {}
-    for high, low in pairwise(shares):
-        for step in range(1, _FINE + 1):
-            part = step / _FINE
-            found[high + (low - high) * part] = known[high] + (known[low] - known[high]) * part
-    return found
-
-
-def _loss_at(site: Site, count: int) -> float:
-    """What a site loses with `count` units, between the widths that were looked at."""
-    assert site.paths is not None
-    share = count / site.paths.hidden
-    known = {1.0: 0.0, **site.losses}
-    if share <= min(known):
-        return known[min(known)]
-    high = min(one for one in known if one >= share)
-    low = max(one for one in known if one <= share)
-    if high == low:
-        return known[high]
-    return known[low] + (known[high] - known[low]) * (share - low) / (high - low)
-
-
-__all__ = ["Allocation", "Allowed", "Sizes"]
+__all__ = ["Allocation", "Allowed", "Sizes", "kinds"]

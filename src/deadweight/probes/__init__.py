@@ -1,7 +1,8 @@
 """Statistics of representations, streamed: states that merge, and the depth profile made of them."""
 
 from deadweight.probes.depth_profile import DepthProfile
-from deadweight.probes.probe import PROBES, ClassProbe, Facts, HeadProbe, ImageProbe, MomentProbe, ReadoutProbe
+from deadweight.probes.kinds import ClassProbe, Facts, HeadProbe, ImageProbe, MomentProbe, ReadoutProbe
+from deadweight.probes.probe import PROBES
 from deadweight.probes.profile import profile
 
 __all__ = [

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from deadweight.probes.kinds import Facts, ImageProbe, needs_images
 from deadweight.probes.layer import Layer
-from deadweight.probes.probe import Facts, ImageProbe, needs_images
 from deadweight.probes.similarity import mean_pair_cosine
 
 TOLERANCE, STEPS = 1e-8, 200

@@ -16,27 +16,19 @@ import pandas as pd
 from deadweight.errors import InputError
 from deadweight.notebook import table_html
 from deadweight.probes.blas import one_blas_thread
-from deadweight.probes.collapse import ClassMoments
 from deadweight.probes.hashes import folds, poisson_weights
-from deadweight.probes.image_means import ImageMeans, percentile_interval
+from deadweight.probes.kinds import ClassProbe, Facts, HeadProbe, ImageProbe, MomentProbe, R2s, ReadoutProbe
 from deadweight.probes.layer import HEAD_INPUT
 from deadweight.probes.notes import doubts, lacking, other_labels
+from deadweight.probes.packed_symmetric import Floats
 from deadweight.probes.phases import Phases, phases_of, regime, tradeoff_onset
-from deadweight.probes.positions import PositionNorms
-from deadweight.probes.probe import (
-    PROBES,
-    ClassProbe,
-    Facts,
-    Floats,
-    HeadProbe,
-    ImageProbe,
-    MomentProbe,
-    R2s,
-    ReadoutProbe,
-)
-from deadweight.probes.readout import FeatureSample, Reading
-from deadweight.probes.scrambling import ScramblingMoments
+from deadweight.probes.probe import PROBES
 from deadweight.probes.scrambling_fit import r2_of_rows
+from deadweight.probes.states.class_moments import ClassMoments
+from deadweight.probes.states.feature_sample import FeatureSample, Reading
+from deadweight.probes.states.image_means import ImageMeans, percentile_interval
+from deadweight.probes.states.positions import PositionNorms
+from deadweight.probes.states.scrambling import ScramblingMoments
 from deadweight.probes.stored import Arrays, read_profile, write_profile
 from deadweight.statistics import LEVEL, accuracy_loss, useful_depth
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from deadweight.probes.kinds import ImageProbe
 from deadweight.probes.layer import Layer, masked_mean
-from deadweight.probes.probe import ImageProbe
 
 
 def block_influence(before: Layer, after: Layer) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from deadweight.anatomy import Anatomy
 from deadweight.probes.heads import head_weights
-from deadweight.probes.probe import Facts
+from deadweight.probes.kinds import Facts
 
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from deadweight.probes import heads
-from deadweight.probes.probe import PROBES, HeadProbe, ImageProbe, MomentProbe, needs_images
-from deadweight.probes.scrambling import MIXED
+from deadweight.probes.kinds import Facts, HeadProbe, ImageProbe, MomentProbe, needs_images
+from deadweight.probes.probe import PROBES
+from deadweight.probes.states.class_moments import ClassMoments
+from deadweight.probes.states.feature_sample import FeatureSample
+from deadweight.probes.states.image_means import ImageMeans
+from deadweight.probes.states.scrambling import MIXED, ScramblingMoments
 
-if TYPE_CHECKING:
-    from deadweight.probes.depth_profile import DepthProfile
+
+class Profiled(Protocol):
+    """What the notes look at of a depth profile, which is made above them."""
+
+    @property
+    def facts(self) -> Facts: ...
+    @property
+    def probes(self) -> tuple[str, ...]: ...
+    @property
+    def images(self) -> ImageMeans: ...
+    @property
+    def moments(self) -> ClassMoments: ...
+    @property
+    def sample(self) -> FeatureSample: ...
+    @property
+    def scrambling(self) -> ScramblingMoments: ...
+
+    def scored(self) -> npt.NDArray[np.bool_]: ...
 
 
-def lacking(profile: DepthProfile) -> Iterator[str]:
+def lacking(profile: Profiled) -> Iterator[str]:
     """Columns, or parts of them, that are NaN."""
     if not profile.images.images:
         yield "no images were seen: every column is NaN"
@@ -48,7 +69,7 @@ def lacking(profile: DepthProfile) -> Iterator[str]:
         yield f"{', '.join(compared)}: the label spaces differ: {other_labels(profile)}"
 
 
-def lacking_scrambling(profile: DepthProfile) -> Iterator[str]:
+def lacking_scrambling(profile: Profiled) -> Iterator[str]:
     of_moments = [name for name in profile.probes if isinstance(PROBES.get(name), MomentProbe)]
     if not of_moments or profile.facts.kind != "vision" or not profile.images.images:
         return
@@ -61,7 +82,7 @@ def lacking_scrambling(profile: DepthProfile) -> Iterator[str]:
         yield f"{columns}: all images fall into one fold, so none can be held out"
 
 
-def doubts(profile: DepthProfile) -> Iterator[str]:
+def doubts(profile: Profiled) -> Iterator[str]:
     """What the columns rest on."""
     rows, fewest = profile.scrambling.rows, int(profile.scrambling.images.min())
     width = profile.scrambling.means[str(rows[0])].shape[1] if rows else 0
@@ -90,14 +111,14 @@ def doubts(profile: DepthProfile) -> Iterator[str]:
         yield f"readout columns: a sample of {kept} of {seen} images, those with the smallest hashes"
 
 
-def other_labels(profile: DepthProfile) -> str | None:
+def other_labels(profile: Profiled) -> str | None:
     """Why the labels seen are not the head's own; None when they may be compared."""
     return heads.other_labels(profile.moments.classes, profile.facts.outputs)
 
 
-def class_columns(profile: DepthProfile) -> list[str]:
+def class_columns(profile: Profiled) -> list[str]:
     return [name for name in profile.probes if not isinstance(PROBES.get(name), (ImageProbe, MomentProbe))]
 
 
-def mapped(profile: DepthProfile) -> list[str]:
+def mapped(profile: Profiled) -> list[str]:
     return [name for name in profile.probes if getattr(PROBES.get(name), "attention", False)]

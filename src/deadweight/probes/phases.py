@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deadweight.probes.image_means import LEVEL
 from deadweight.probes.packed_symmetric import Floats
+from deadweight.probes.states.image_means import LEVEL
 
 SEGMENTS = 4
 SHARE = 0.2

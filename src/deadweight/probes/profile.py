@@ -13,19 +13,21 @@ from deadweight.anatomy import Anatomy
 from deadweight.anatomy import anatomy as find_anatomy
 from deadweight.errors import InputError
 from deadweight.probes.blas import one_blas_thread
-from deadweight.probes.collapse import ClassMoments
 from deadweight.probes.depth_profile import DepthProfile
 from deadweight.probes.hashes import batch_size, folds, item_hashes
 from deadweight.probes.heads import answers_of, head_weights
-from deadweight.probes.image_means import ImageMeans
-from deadweight.probes.layer import Batch, Labels
+from deadweight.probes.kinds import ImageProbe, MomentProbe
+from deadweight.probes.layer import Labels
 from deadweight.probes.model_facts import examined, facts_of
-from deadweight.probes.positions import PositionNorms
-from deadweight.probes.probe import PROBES, ImageProbe, MomentProbe, chosen
-from deadweight.probes.readout import FeatureSample
+from deadweight.probes.probe import PROBES, chosen
 from deadweight.probes.recorder import Recorder
-from deadweight.probes.scrambling import ScramblingMoments
-from deadweight.probes.scrambling_sums import ScramblingSums
+from deadweight.probes.states.batch import Batch
+from deadweight.probes.states.class_moments import ClassMoments
+from deadweight.probes.states.feature_sample import FeatureSample
+from deadweight.probes.states.image_means import ImageMeans
+from deadweight.probes.states.positions import PositionNorms
+from deadweight.probes.states.scrambling import ScramblingMoments
+from deadweight.probes.states.scrambling_sums import ScramblingSums
 
 Inputs = Tensor | Mapping[str, Tensor]
 

@@ -19,11 +19,13 @@ from deadweight.errors import InputError
 from deadweight.probes.attention_maps import AttentionWatch
 from deadweight.probes.hashes import Hashes
 from deadweight.probes.heads import last_linear
-from deadweight.probes.layer import HEAD_INPUT, Batch, Labels, Layer
-from deadweight.probes.positions import PositionNorms, position_rows
-from deadweight.probes.probe import ImageProbe
-from deadweight.probes.scrambling_sums import ScramblingSums
+from deadweight.probes.kinds import ImageProbe
+from deadweight.probes.layer import HEAD_INPUT, Labels, Layer
+from deadweight.probes.positions import position_rows
 from deadweight.probes.scratch import Scratch, keep_pages
+from deadweight.probes.states.batch import Batch
+from deadweight.probes.states.positions import PositionNorms
+from deadweight.probes.states.scrambling_sums import ScramblingSums
 
 _GIVEN = 2  # where the input of a block goes that is not the row before
 

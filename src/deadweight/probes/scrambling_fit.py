@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from deadweight.probes.kinds import MomentProbe, R2s
 from deadweight.probes.packed_symmetric import Floats, unpacked
-from deadweight.probes.probe import MomentProbe, R2s
-from deadweight.probes.scrambling import FOLDS, ScramblingMoments
+from deadweight.probes.states.scrambling import FOLDS, ScramblingMoments
 
 RIDGE = 1e-3
 _CONSTANT = 1e-6  # a spread this small beside the mean is the rounding of a float32 constant

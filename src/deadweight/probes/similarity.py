@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from deadweight.probes.kinds import Facts, ImageProbe
 from deadweight.probes.layer import Layer
-from deadweight.probes.probe import Facts, ImageProbe
 
 
 def mean_pair_cosine(tokens_BND: Tensor, norms_BN: Tensor | None = None, mask_BN: Tensor | None = None) -> Tensor:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deadweight.probes.hashes import poisson_weights
-from deadweight.probes.layer import Batch
+from deadweight.probes.packed_symmetric import Floats
+from deadweight.probes.states.batch import Batch
 
-Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from deadweight.probes.packed_symmetric import Floats, UpperTriangles
 from deadweight.probes.products import rows_product
-from deadweight.probes.scrambling import FOLDS, MIXED, ScramblingMoments
 from deadweight.probes.scratch import Scratch
+from deadweight.probes.states.scrambling import FOLDS, MIXED, ScramblingMoments
 
 _GATHER = 256  # images between updates of what is kept of them
 

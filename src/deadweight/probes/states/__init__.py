@@ -1,0 +1,1 @@
+"""What a profile keeps of a stream of images: commutative monoids, merged over batches and processes."""
