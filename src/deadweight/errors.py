@@ -22,7 +22,7 @@ class DeadweightError(Exception):
     >>> print(DeadweightError("heads = 5", expected="a divisor of 32", cure="use 4 or 8"))
     heads = 5
       expected: a divisor of 32
-      to do: use 4 or 8
+      what to do: use 4 or 8
     """
 
     exit_code = 1
@@ -75,9 +75,9 @@ class SurgeryError(InputError):
     >>> import deadweight as dw
     >>> try:
     ...     dw.drop_blocks(dw.load("embedded:digits-vit"), [9])
-    ... except dw.DeadweightError as problem:
-    ...     print(type(problem).__name__)
-    InputError
+    ... except dw.SurgeryError as problem:
+    ...     print(problem.exit_code)
+    2
     """
 
 

@@ -74,7 +74,7 @@ def compress(
 
     Examples
     --------
-    >>> import deadweight as dw
+    >>> import torch, deadweight as dw
     >>> pictures = torch.rand(48, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     >>> small = dw.compress(dw.load("embedded:digits-vit"), [pictures], parameters=0.8)
     >>> small(pictures[:2]).shape, small.compression.reached

@@ -59,7 +59,7 @@ class NullEnergy:
     >>> with dw.measure([dw.NullEnergy("cpu", "no counter here", "run as root")]) as cost:
     ...     pass
     >>> cost.energy.value, cost.energy.reason
-    (None, 'no counter here')
+    (None, 'cpu: no counter here')
     """
 
     name: str = "null"

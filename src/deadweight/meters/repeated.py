@@ -57,7 +57,7 @@ def measure_repeated(
     once before, unmeasured. Devices that are missing ask for no repetition; more than `most` calls are never made.
 
     >>> import deadweight as dw
-    >>> cost = measure_repeated(lambda: sum(range(1000)), devices=[dw.NullEnergy("cpu", "none here")])
+    >>> cost = measure_repeated(lambda: sum(range(1000)), energy=[dw.NullEnergy("cpu", "none here")])
     >>> cost.times >= 1
     True
     """

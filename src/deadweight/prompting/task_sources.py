@@ -38,7 +38,7 @@ def load_task(source: str) -> Task:
 
     >>> task = load_task("embedded:topic")
     >>> task.labels[:2], len(task.items) >= 120
-    (('business', 'science'), True)
+    (('sports', 'business'), True)
     """
     parsed = parse_source(source, example="csv:reviews.csv?text=body&label=stars")
     if parsed.scheme == "embedded":

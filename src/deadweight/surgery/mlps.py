@@ -186,7 +186,7 @@ def shallow_mlps(
     --------
     >>> import deadweight as dw
     >>> dw.shallow_mlps(dw.load("embedded:digits-vit"), 0.5).blocks[0].mlp.fc1.out_features
-    96
+    128
     """
     blocks = anatomy(model).blocks
     shares = _shares(keep, blocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -39,13 +40,13 @@ def train(
     data: ImageData,
     recipe: Recipe,
     *,
-    folder: Path | None = None,
+    folder: str | os.PathLike[str] | None = None,
     note: Note | None = None,
     device: torch.device | str | None = None,
     checkpoint_seconds: float = 10.0,
     workers: int = 0,
     trackers: Sequence[str] = (),
-    tracker_folder: Path | None = None,
+    tracker_folder: str | os.PathLike[str] | None = None,
 ) -> Curves:
     """Train `model` in place and leave it in eval mode.
 
@@ -79,19 +80,21 @@ def train(
     --------
     >>> import tempfile, deadweight as dw
     >>> data, model = dw.load_images("embedded:digits", limit=40), dw.load("embedded:digits-vit")
-    >>> curves = train(model, data, dw.Recipe.mini(epochs=1, seed=0), folder=tempfile.mkdtemp())
+    >>> curves = train(model, data, dw.Recipe.mini(epochs=2, seed=0), folder=tempfile.mkdtemp())
     >>> len(curves.top1)
-    1
+    2
     """
     own = vars(model).get("forward")
-    accelerator = engine(recipe, device, trackers=trackers, tracker_folder=tracker_folder)
+    accelerator = engine(recipe, device, trackers=trackers, tracker_folder=_path(tracker_folder))
     model.to(accelerator.device)
     set_drop_path(model, recipe.drop_path)
     identity = _agreed(accelerator, _identity(model, data, recipe))
     parts = Parts(model, data, recipe, accelerator, workers)
     if trackers:
         accelerator.init_trackers("deadweight", config={name: _plain(value) for name, value in asdict(recipe).items()})
-    run = _Run(parts, recipe, identity, folder, note if accelerator.is_main_process else None, checkpoint_seconds)
+    run = _Run(
+        parts, recipe, identity, _path(folder), note if accelerator.is_main_process else None, checkpoint_seconds
+    )
     try:
         with streams_kept(accelerator.device):
             return run.go()
@@ -242,6 +245,10 @@ def _agreed(accelerator: Any, value: Any) -> Any:
     from accelerate.utils import broadcast_object_list
 
     return broadcast_object_list([value])[0]
+
+
+def _path(folder: str | os.PathLike[str] | None) -> Path | None:
+    return None if folder is None else Path(folder)
 
 
 def _plain(value: Any) -> Any:

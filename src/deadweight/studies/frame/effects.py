@@ -61,6 +61,7 @@ def sentence(effect: Effect) -> str:
     """The claim, without the subject's name.
 
     >>> from deadweight.statistics import Estimate
+    >>> from deadweight.studies.frame.quantity import ACCURACY
     >>> sentence(Effect("block-3", "", "Removing block 3 of 12", ACCURACY, Estimate(0.023, 0.01, 0.04, 359, 0.01), 0.9))
     'Removing block 3 of 12 costs 2.3 points of accuracy (90.0 % → 87.7 %).'
     """
@@ -84,7 +85,9 @@ def _change(effect: Effect) -> str:
 def tell_apart(effects: Sequence[Effect]) -> list[tuple[str, str]]:
     """(id, claim) of each effect; where they are of several subjects, id and claim say whose they are.
 
+    >>> from dataclasses import replace
     >>> from deadweight.statistics import Estimate
+    >>> from deadweight.studies.frame.quantity import ACCURACY
     >>> one = Effect("depth", "small ViT", "", ACCURACY, Estimate(4, 4, 4, 1), statement="It is deep.")
     >>> tell_apart([one]), tell_apart([one, replace(one, subject="timm:vit")])[0]
     ([('depth', 'It is deep.')], ('small-vit-depth', 'small ViT: It is deep.'))

@@ -145,6 +145,7 @@ def run_icl(
 
     Examples
     --------
+    >>> from deadweight.errors import InputError
     >>> try:
     ...     run_icl(LanguageModel(None, None, "toy", 64), None, decoding="beam")
     ... except InputError as problem:
