@@ -19,9 +19,9 @@ import torch
 import deadweight as dw
 from deadweight.lab import Cell
 from deadweight.lab.forecast import forecast
-from deadweight.lab.status import spoken as time
+from deadweight.lab.status import format_duration as time
 from deadweight.studies import load_study
-from deadweight.studies.frame.sizes import spoken
+from deadweight.studies.frame.sizes import format_bytes
 
 MACHINES = (1, 2, 4, 8, 16, 32, 64)
 IMAGENET_TRAIN, IMAGENET_HELD = 1_281_167, 50_000
@@ -131,7 +131,7 @@ def _row(name: str, work: list[Work]) -> None:
             spans.append(f"{machines}: {time(span)}")
     held = int(sum(size for _, size in work))
     print(
-        f"| {name} | {len(cells)} | {expected.seconds / 3600:.1f} | {spoken(held)} | {time(expected.longest)} | "
+        f"| {name} | {len(cells)} | {expected.seconds / 3600:.1f} | {format_bytes(held)} | {time(expected.longest)} | "
         f"{', '.join(spans)} |"
     )
 

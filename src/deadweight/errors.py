@@ -28,7 +28,9 @@ class DeadweightError(Exception):
     exit_code = 1
 
     def __init__(self, given: str, *, expected: str = "", cure: str = "") -> None:
-        self.given, self.expected, self.cure = given, expected, cure
+        self.given: str = given
+        self.expected: str = expected
+        self.cure: str = cure
         parts = [given]
         if expected:
             parts.append(f"expected: {expected}")

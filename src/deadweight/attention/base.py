@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, overload
+from typing import ClassVar, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -89,8 +89,18 @@ class Cache:
 class Mechanism(nn.Module, ABC):
     """Base of all mechanisms.
 
-    kernel: what really ran in the last call, e.g. ``sdpa:flash``, ``eager``, ``banded``.
+    kernel:           what really ran in the last call, e.g. ``sdpa:flash``, ``eager``, ``banded``.
+    label:            what a sentence calls it; the registered name where it is empty.
+    function:         mechanisms with the same one compute the same function in different ways; empty: only itself.
+    causal_only:      defined for causal attention alone.
+    keeps_parameters: a function between projections that a host already has, so that any host can run it.
     """
+
+    kernel: str
+    label: ClassVar[str] = ""
+    function: ClassVar[str] = ""
+    causal_only: ClassVar[bool] = False
+    keeps_parameters: ClassVar[bool] = False
 
     def __init__(self, dim: int, heads: int, *, causal: bool = True) -> None:
         super().__init__()
@@ -103,7 +113,10 @@ class Mechanism(nn.Module, ABC):
                 expected="dim a multiple of heads",
                 cure=f"try {', '.join(str(n) for n in range(1, dim + 1) if dim % n == 0)} heads",
             )
-        self.dim, self.heads, self.head_dim, self.causal = dim, heads, dim // heads, causal
+        self.dim: int = dim
+        self.heads: int = heads
+        self.head_dim: int = dim // heads
+        self.causal: bool = causal
         self.kernel = NOT_RUN
 
     @overload
@@ -202,15 +215,15 @@ class Projected(Mechanism):
         kv_heads: int | None = None,
     ) -> None:
         super().__init__(dim, heads, causal=causal)
-        self.kv_heads = heads if kv_heads is None else kv_heads
+        self.kv_heads: int = heads if kv_heads is None else kv_heads
         if rope is not None:
             check_rotary(self.head_dim, rope)
-        self.rope = rope
+        self.rope: float | None = rope
         narrow = self.kv_heads * self.head_dim
-        self.q_proj = nn.Linear(dim, dim, bias=bias)
-        self.k_proj = nn.Linear(dim, narrow, bias=bias)
-        self.v_proj = nn.Linear(dim, narrow, bias=bias)
-        self.o_proj = nn.Linear(dim, dim, bias=bias)
+        self.q_proj: nn.Linear = nn.Linear(dim, dim, bias=bias)
+        self.k_proj: nn.Linear = nn.Linear(dim, narrow, bias=bias)
+        self.v_proj: nn.Linear = nn.Linear(dim, narrow, bias=bias)
+        self.o_proj: nn.Linear = nn.Linear(dim, dim, bias=bias)
 
     @abstractmethod
     def attend(self, q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:

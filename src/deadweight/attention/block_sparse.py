@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,9 @@ class BlockSparse(Sdpa):
     the blocks at a distance below `local` on both sides, and all columns. Only blocks that are seen are multiplied.
     Cache: `keys` and `values` of all tokens, as in softmax attention, for a column may be any of them.
     """
+
+    label: ClassVar[str] = "block-sparse attention"
+    function: ClassVar[str] = ""
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +26,8 @@ class Differential(Projected):
     0.8 is where that ends.
     Cache: `keys` (batch, 2 · heads, tokens, head_dim / 2), rotated, and `values` (batch, heads, tokens, head_dim).
     """
+
+    label: ClassVar[str] = "differential attention"
 
     carries = False
 

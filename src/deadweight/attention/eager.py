@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,10 @@ def eager_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, *, causal: b
 
 class Eager(Projected):
     """Softmax attention with all scores in memory, the baseline of the paper: T² time, T² memory."""
+
+    label: ClassVar[str] = "eager attention"
+    function: ClassVar[str] = "softmax attention"
+    keeps_parameters: ClassVar[bool] = True
 
     def attend(self, q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
         self.kernel = "eager"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -16,6 +17,8 @@ class Flash(Sdpa):
 
     Calls raise :class:`MachineError` where there is none for the device, dtype or head width.
     """
+
+    label: ClassVar[str] = "the flash kernel"
 
     def attend(self, q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
         try:

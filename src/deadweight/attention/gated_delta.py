@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,6 +75,9 @@ class GatedDelta(Projected):
     and output gate are left out: this is the rule alone, under the same four projections as the other mechanisms.
     Cache: `kv` (batch, heads, head_dim, head_dim), the same for any length.
     """
+
+    label: ClassVar[str] = "gated delta attention"
+    causal_only: ClassVar[bool] = True
 
     carries = False
 

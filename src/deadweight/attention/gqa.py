@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -38,6 +40,10 @@ class GroupedQuery(Sdpa):
     below.
     """
 
+    label: ClassVar[str] = "grouped-query attention"
+    function: ClassVar[str] = ""
+    keeps_parameters: ClassVar[bool] = False
+
     def __init__(
         self,
         dim: int,
@@ -56,6 +62,8 @@ class GroupedQuery(Sdpa):
 
 class MultiQuery(GroupedQuery):
     """All query heads share one head of keys and values: T² time, a cache of 1/heads the size."""
+
+    label: ClassVar[str] = "multi-query attention"
 
     def __init__(
         self, dim: int, heads: int, *, rope: float | None = None, causal: bool = True, bias: bool = True

@@ -15,15 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deadweight.attention.base import Projected
-from deadweight.attention.build import mechanism
+from deadweight.attention.build import MECHANISMS, mechanism
 from deadweight.attention.eager import lower_right_mask
 from deadweight.errors import InputError
 
-KEEP_PARAMETERS = ("eager", "sdpa", "flash", "sliding_window", "linear", "block_sparse")
 PREFIX = "deadweight_"
 _OTHERWISE = {"flash": "fa"}  # transformers takes every name with "flash" in it for a kernel of its own
 MASKED = -1e4  # an additive mask this low leaves exp() nothing in any floating type
 OPTIONS = "deadweight_attention"  # attribute of a model's config: the options of the mechanism it runs with
+
+
+def hosted_names() -> list[str]:
+    """The mechanisms that need nothing but what a model has: they keep its projections, and so its parameters."""
+    return [name for name in MECHANISMS.names() if getattr(MECHANISMS.get(name), "keeps_parameters", False)]
 
 
 def registered_name(name: str) -> str:
@@ -40,7 +44,7 @@ def register() -> list[str]:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     names = []
-    for name in KEEP_PARAMETERS:
+    for name in hosted_names():
         names.append(registered_name(name))
         AttentionInterface.register(names[-1], _forward_of(name))
         AttentionMaskInterface.register(names[-1], attention_mask)

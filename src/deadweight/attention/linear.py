@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,9 @@ class Linear(Projected):
     `chunk` is a matter of speed alone, in tokens; 16-bit types take twice as many.
     Cache: `kv` (batch, heads, head_dim, head_dim) and `k` (batch, heads, head_dim), the same for any length.
     """
+
+    label: ClassVar[str] = "linear attention"
+    keeps_parameters: ClassVar[bool] = True
 
     def __init__(
         self,

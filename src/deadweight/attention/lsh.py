@@ -6,6 +6,8 @@ Here a query attends the `window` entries before it in its own bucket, which lat
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -60,6 +62,9 @@ class Lsh(Mechanism):
     (even) is fixed, so that decoding equals prefilling; the hash's rotations are buffers drawn from `seed`.
     Cache: `queries` and `values` (batch, heads, tokens, head_dim), `buckets` (batch, heads, rounds, tokens) int16.
     """
+
+    label: ClassVar[str] = "LSH attention"
+    causal_only: ClassVar[bool] = True
 
     rotations: Tensor
 

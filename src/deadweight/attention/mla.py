@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -101,6 +103,9 @@ class Mla(Mechanism):
     rotary part, always there; the scale is 1/√(head_dim + rope_dim). Defaults: ranks ``dim // 2``, rope_dim 32.
     Cache: `latents` (batch, tokens, kv_rank), normed, and `keys` (batch, tokens, rope_dim), rotated.
     """
+
+    label: ClassVar[str] = "latent attention (MLA, which brings rotary positions)"
+    causal_only: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,6 +46,9 @@ class Retention(Projected):
     Outputs of a head are normed to a root mean square of one, gated with silu(W x), then projected (section 2.2).
     Cache: `kv` (batch, heads, head_dim, head_dim), the same for any length.
     """
+
+    label: ClassVar[str] = "retention"
+    causal_only: ClassVar[bool] = True
 
     carries = False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,6 +53,10 @@ def _picked(
 
 class Sdpa(Projected):
     """PyTorch's fused softmax attention, whichever kernel it picks: T² time, T memory."""
+
+    label: ClassVar[str] = "PyTorch's fused attention (SDPA)"
+    function: ClassVar[str] = "softmax attention"
+    keeps_parameters: ClassVar[bool] = True
 
     def attend(self, q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor) -> Tensor:
         y_BHTD, self.kernel = fused_attention(q_BHTD, k_BGSD, v_BGSD, causal=self.causal)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,6 +82,9 @@ class SlidingWindow(Sdpa):
     Without the causal mask it sees the keys at a distance below `window` on both sides.
     Cache: the last ``window - 1`` keys and values. Sequences no longer than the window take the fused kernel.
     """
+
+    label: ClassVar[str] = "sliding-window attention"
+    function: ClassVar[str] = ""
 
     def __init__(
         self,

@@ -97,7 +97,10 @@ class Findings(Sequence[Finding]):
         orphans: int = 0,
     ) -> None:
         self._findings = list(findings)
-        self.page, self.skipped, self.failed, self.orphans = page, list(skipped), failed, orphans
+        self.page: Path | None = page
+        self.skipped: list[tuple[str, str]] = list(skipped)
+        self.failed: int = failed
+        self.orphans: int = orphans
 
     def __getitem__(self, index: int) -> Finding:  # type: ignore[override]  # slices are not offered
         return self._findings[index]

@@ -3,6 +3,9 @@
 Readers and a writer on ``flock``: ordinary cells share the room, a timing cell has it to itself. Whoever enters
 passes the door first, and a timing cell holds the door while it waits, so newcomers cannot keep it waiting for ever.
 The system lets go of the locks of a process that dies.
+
+filelock's own read-write lock (looked at in 4.2.12) is as fair, but its file has mode 0600: on a machine that several
+people use, all but the first are refused. Here the file may be another user's.
 """
 
 from __future__ import annotations

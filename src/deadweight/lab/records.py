@@ -87,7 +87,7 @@ class Records(Sequence[Record]):
         judge: Callable[[Records], Findings] | None = None,
     ) -> None:
         self._records = list(records)
-        self.failed = list(failed)
+        self.failed: list[Failure] = list(failed)
         self._judge = judge
 
     def __getitem__(self, index: int) -> Record:  # type: ignore[override]  # slices are not offered

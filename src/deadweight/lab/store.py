@@ -40,7 +40,7 @@ class Store:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder: Path = Path(folder)
 
     def prepare(self, cells: Iterable[Cell] = ()) -> None:
         """Create the folder, prove that it can be written, and make room for `cells`.

@@ -113,8 +113,11 @@ class ReplayEnergy:
             raise InputError("no values to replay", expected="at least one counter value", cure="give the readings")
         if modulus is not None and any(not 0 <= value < modulus for value in values):
             raise InputError(f"counter values {list(values)}", expected=f"0 ≤ value < modulus {modulus:g}")
-        self.name, self.modulus, self.shortest, self.provenance = name, modulus, shortest, provenance
-        self.scope = f"what {name} plays back"
+        self.name: str = name
+        self.modulus: float | None = modulus
+        self.shortest: float = shortest
+        self.provenance: Provenance = provenance
+        self.scope: str = f"what {name} plays back"
         self._values, self._watts = _Played(values), _Played(watts)
 
     def joules(self) -> float | None:

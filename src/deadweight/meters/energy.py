@@ -75,7 +75,9 @@ class EnergyMeter:
         names = [device.name for device in devices]
         if len(set(names)) < len(names):
             raise InputError(f"energy devices {names}", expected="a name each", cure="charge each device once")
-        self.devices, self.idle = list(devices), idle
+        self.devices: list[EnergyDevice] = list(devices)
+        self.idle: IdlePower | None = idle
+        self.seconds: float = 0.0
 
     @property
     def scope(self) -> dict[str, str]:

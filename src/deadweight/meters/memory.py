@@ -35,7 +35,8 @@ class MemoryMeter:
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device
         self.source: Source = "allocator" if device is not None else "high-water mark" if resettable() else "sampled"
-        self.entry = self.peak = 0
+        self.entry: int = 0
+        self.peak: int = 0
 
     @property
     def peak_bytes(self) -> int:

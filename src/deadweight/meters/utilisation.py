@@ -21,7 +21,7 @@ class UtilisationMeter:
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
-        self.device = device if device is not None and device.type == "cuda" else None
+        self.device: torch.device | None = device if device is not None and device.type == "cuda" else None
         self.disk_read_bytes: int | None = None
         self.disk_write_bytes: int | None = None
         self._samples: list[float] = []

@@ -18,7 +18,10 @@ from deadweight.surgery import hosted_attention as hosted
 from deadweight.surgery.log import copy_unless_inplace, record
 
 Module = TypeVar("Module", bound=nn.Module)
-CAUSAL_ONLY = ("lsh", "mla", "gated_delta", "retention")
+
+
+def _two_sided() -> list[str]:
+    return [name for name in MECHANISMS.names() if not getattr(MECHANISMS.get(name), "causal_only", False)]
 
 
 class FreshWeights(UserWarning):
@@ -76,7 +79,7 @@ def swap_attention(model: Module, name: str, *, inplace: bool = False, **options
     >>> model(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
-    MECHANISMS.get(name)
+    build = MECHANISMS.get(name)
     parts = anatomy(model)
     causal = parts.kind == "causal_lm"
     if parts.family in hosted.FAMILIES:
@@ -86,10 +89,10 @@ def swap_attention(model: Module, name: str, *, inplace: bool = False, **options
             f"the attention of a {type(model).__name__} ({parts.family}) cannot be swapped",
             expected="our GPT-2, a ViT of timm, or a language model or ViT of transformers",
         )
-    if not causal and name in CAUSAL_ONLY:
+    if not causal and getattr(build, "causal_only", False):
         raise SurgeryError(
             f"{name} is defined for causal attention only, and a {type(model).__name__} is not causal",
-            expected=f"a mechanism other than {', '.join(CAUSAL_ONLY)}",
+            expected=f"one of {', '.join(_two_sided())}",
         )
     chosen = dict(options) if causal else {**options, "causal": False}
     with torch.device("meta"):  # the options are checked before anything is copied

@@ -10,7 +10,7 @@ from torch import nn
 from deadweight.anatomy import Anatomy, Block
 from deadweight.attention import mechanism, pool_heads
 from deadweight.attention.gqa import GROUPS, check_groups
-from deadweight.attention.huggingface import KEEP_PARAMETERS, OPTIONS, register, registered_name
+from deadweight.attention.huggingface import OPTIONS, hosted_names, register, registered_name
 from deadweight.errors import SurgeryError
 from deadweight.surgery.log import record
 
@@ -22,7 +22,7 @@ EXPECTED = "a model that goes through transformers' AttentionInterface"
 
 def swap(model: Module, name: str, parts: Anatomy, options: dict[str, Any]) -> Module:
     """Run `model` with the mechanism `name`; `model` is changed."""
-    known = (*KEEP_PARAMETERS, *POOLED)
+    known = (*hosted_names(), *POOLED)
     if name not in known:
         raise SurgeryError(
             f"{name} in a {type(model).__name__}: it has projections of its own, which the host would not cache",

@@ -24,7 +24,7 @@ from deadweight.studies.icl.answers import decoding_table, decomposition_table
 from deadweight.studies.icl.arithmetic import arithmetic_table, item_table
 from deadweight.studies.icl.checks import demonstration_seed
 from deadweight.studies.icl.override import FOLLOWED, SHAKEN, SHUNNED, UNSHOWN
-from deadweight.studies.icl.runs import asked_tasks
+from deadweight.studies.icl.runs import asked_tasks, read_as
 from deadweight.studies.icl.study import IclStudy, run_icl
 from deadweight.studies.mlp.study import MlpStudy
 
@@ -376,7 +376,10 @@ def test_every_answer_can_be_read_one_by_one(language, tasks):
     assert (zero["answer"] == zero["prior"]).all()
     assert (table["lead"] >= 0).all()
     assert "question" not in item_table(records)
-    run, calibrated = asked_tasks(records)[0].runs[0], asked_tasks(records, "calibrated")[0].runs[0]
+    run, calibrated = (
+        asked_tasks(records)[0].runs[0],
+        asked_tasks([read_as(record, "calibrated") for record in records])[0].runs[0],
+    )
     frame = records[0].result["frames"][1]
     assert run.answers["natural", 2].tolist() == frame["by_decoding"]["sum"]
     assert calibrated.answers["natural", 2].tolist() == frame["by_decoding"]["calibrated"]

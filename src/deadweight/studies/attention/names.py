@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-EXACT = ("eager", "sdpa", "flash")  # the same function computed in different ways
-_NAMES = {
-    "eager": "eager attention",
-    "sdpa": "PyTorch's fused attention (SDPA)",
-    "flash": "the flash kernel",
-    "gqa": "grouped-query attention",
-    "mqa": "multi-query attention",
-    "sliding_window": "sliding-window attention",
-    "linear": "linear attention",
-    "lsh": "LSH attention",
-    "mla": "latent attention (MLA, which brings rotary positions)",
-}
+from deadweight.attention import MECHANISMS
+
 _OPTIONS = {"window": "window {}", "groups": "{} key-value heads", "buckets": "{} buckets", "rounds": "{} rounds"}
 
 
@@ -27,12 +17,18 @@ def named(mechanism: str, options: Mapping[str, Any] | None = None) -> str:
     'grouped-query attention (2 key-value heads)'
     """
     extra = [text.format(options[name]) for name, text in _OPTIONS.items() if options and name in options]
-    return _NAMES.get(mechanism, mechanism) + (f" ({', '.join(extra)})" if extra else "")
+    label = getattr(MECHANISMS.get(mechanism), "label", "") or mechanism
+    return label + (f" ({', '.join(extra)})" if extra else "")
 
 
 def same_function(one: str, other: str) -> bool:
-    """Whether two mechanisms compute the same function."""
-    return one == other or (one in EXACT and other in EXACT)
+    """Whether two mechanisms compute the same function in different ways.
+
+    >>> same_function("flash", "eager"), same_function("flash", "linear")
+    (True, False)
+    """
+    first, second = (getattr(MECHANISMS.get(name), "function", "") for name in (one, other))
+    return one == other or (first == second != "")
 
 
-__all__ = ["EXACT", "named", "same_function"]
+__all__ = ["named", "same_function"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,8 @@ class IclRun:
     dtype: str = "float32"
 
     @classmethod
-    def of(cls, record: Record, decoding: str | None = None) -> IclRun:
-        """The answers of the record's own decoding, or of another reading of the same likelihoods, without margins."""
+    def of(cls, record: Record) -> IclRun:
+        """The answers as the record's own decoding read them; `read_as` gives the record of another reading."""
         found = record.result
         return cls(
             task=found["task"],
@@ -51,15 +51,13 @@ class IclRun:
             gold=np.asarray(found["gold"], dtype=np.int64),
             phi=np.asarray(found["phi"], dtype=np.int64),
             answers={
-                (frame["condition"], frame["k"]): np.asarray(
-                    frame["by_decoding"][decoding] if decoding else frame["predicted"], dtype=np.int64
-                )
+                (frame["condition"], frame["k"]): np.asarray(frame["predicted"], dtype=np.int64)
                 for frame in found["frames"]
             },
             margins={
                 (frame["condition"], frame["k"]): np.asarray(frame["margin"], dtype=np.float64)
                 for frame in found["frames"]
-                if "margin" in frame and not decoding
+                if "margin" in frame
             },
             dtype=record.cell.params.get("dtype", "float32"),
         )
@@ -122,11 +120,19 @@ class AskedTask:
         return values
 
 
-def asked_tasks(records: Iterable[Record], decoding: str | None = None) -> list[AskedTask]:
-    """The runs of each task and model in the study's own dtype, in the order of the records.
+def read_as(record: Record, decoding: str) -> Record:
+    """The record as if its answers had been read off the same likelihoods in another way: no model is asked.
 
-    `decoding` reads the labels off the recorded likelihoods in another way than the study did.
+    decoding: ``sum``, ``mean`` or ``calibrated``. Leads over the next answer belong to the old reading and go.
     """
+    frames = [{**frame, "predicted": frame["by_decoding"][decoding]} for frame in record.result["frames"]]
+    for frame in frames:
+        frame.pop("margin", None)
+    return replace(record, result={**record.result, "frames": frames})
+
+
+def asked_tasks(records: Iterable[Record]) -> list[AskedTask]:
+    """The runs of each task and model in the study's own dtype, in the order of the records."""
     own = [record for record in records if record.cell.study == STUDY]
     first = own[0].cell.params.get("dtype") if own else None
     found: dict[tuple[str, str], list[Record]] = {}
@@ -135,7 +141,7 @@ def asked_tasks(records: Iterable[Record], decoding: str | None = None) -> list[
             place = (str(record.result["task"]), str(record.cell.params.get("language")))
             found.setdefault(place, []).append(record)
     return [
-        AskedTask(name, model, str(rows[0].cell.params["task"]), tuple(IclRun.of(record, decoding) for record in rows))
+        AskedTask(name, model, str(rows[0].cell.params["task"]), tuple(IclRun.of(record) for record in rows))
         for (name, model), rows in found.items()
     ]
 
@@ -195,5 +201,6 @@ __all__ = [
     "followed",
     "loss",
     "overridden",
+    "read_as",
     "within_noise",
 ]
