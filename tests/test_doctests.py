@@ -9,6 +9,8 @@ import pytest
 
 import deadweight as dw
 
+pytestmark = pytest.mark.slow
+
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 LEFT_OUT = ("deadweight.__main__",)  # runs the command line when it is imported
 

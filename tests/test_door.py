@@ -7,6 +7,8 @@ import pytest
 
 import deadweight as dw
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = """
 import importlib, pkgutil, types
 import deadweight as dw

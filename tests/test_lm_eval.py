@@ -17,7 +17,7 @@ from deadweight.errors import InputError
 from deadweight.lm_eval import DeadweightLM
 from deadweight.prompting import load_task
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the harness has its own, in every run
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the harness has its own, in every run
 SHOTS = 3
 COMMON = {
     "dataset_path": "json",

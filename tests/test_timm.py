@@ -16,6 +16,8 @@ from deadweight.errors import InputError
 from deadweight.loading import load, save
 from deadweight.surgery import group_mlps, shallow_mlps
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"img_size": 32, "embed_dim": 24, "num_heads": 2, "depth": 4, "num_classes": 5}
 
 

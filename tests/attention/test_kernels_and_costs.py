@@ -18,6 +18,8 @@ from deadweight.attention.rotary import turns
 from deadweight.errors import InputError, MachineError
 from deadweight.meters import count
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("length", [1, 7, 65, 200])
 @pytest.mark.parametrize("case", CASES)

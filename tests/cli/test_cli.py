@@ -13,6 +13,8 @@ import pytest
 
 from deadweight.cli import app, main
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = [
     "audit", "mlp", "depth", "icl", "attention", "run", "report", "status", "export", "diff", "list", "doctor",
     "recommend", "completion", "compress",

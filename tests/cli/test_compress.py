@@ -8,6 +8,8 @@ import torch
 import deadweight as dw
 from deadweight.cli import app
 
+pytestmark = pytest.mark.slow
+
 
 def call(*words):
     return app([str(word) for word in words], exit_on_error=False, result_action="return_value")

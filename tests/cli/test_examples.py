@@ -7,6 +7,8 @@ import pytest
 from deadweight.cli import app
 from deadweight.loading import load, save
 
+pytestmark = pytest.mark.slow
+
 COMPUTE = ("audit", "mlp", "depth", "icl", "attention", "run", "compress")
 NOT_HERE = ("timm:", "hf:")  # weights on a hub, or a language model of the reader's own
 

@@ -21,6 +21,8 @@ from deadweight.compression.survey import Surveyor
 from deadweight.errors import InputError
 from deadweight.surgery.calibration import calibration, evaluating
 
+pytestmark = pytest.mark.slow
+
 PICTURE = {"img_size": 16, "patch_size": 4, "num_classes": 5, "embed_dim": 24, "depth": 3, "num_heads": 2}
 WORDS = {"num_hidden_layers": 3, "num_attention_heads": 2, "hidden_size": 24, "intermediate_size": 40, "vocab_size": 50}
 VIT = {**WORDS, "image_size": 16, "patch_size": 4}

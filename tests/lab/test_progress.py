@@ -18,6 +18,8 @@ from deadweight.lab import progress as watching
 from deadweight.lab.progress import Watch
 from deadweight.lab.status import RunStatus, format_duration
 
+pytestmark = pytest.mark.slow
+
 
 def _cells(count, study="mlp"):
     return [Cell(study, "train", {"variant": "baseline", "seed": number}, seconds=10) for number in range(count)]

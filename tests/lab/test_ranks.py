@@ -11,6 +11,8 @@ from deadweight.errors import InputError
 from deadweight.lab import Store
 from deadweight.studies.frame.run import open_run, run
 
+pytestmark = pytest.mark.slow
+
 TINY = {"study": "mlp", "limit": 60, "epochs": 2, "dim": 16, "depth": 2, "heads": 2, "patch_size": 4,
         "variants": ["baseline", "grouped"], "seeds": [0]}  # fmt: skip
 

@@ -15,7 +15,10 @@ from deadweight.lab.limits import Limits
 from deadweight.studies import build_study
 from deadweight.studies.frame.run import run
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, of files it leaves to the garbage collector
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),
+]  # Ray's own, of files it leaves to the garbage collector
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ import toy
 
 from deadweight.lab import Store, run_cells
 
+pytestmark = pytest.mark.slow
+
 
 def _start(folder, **options):
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]

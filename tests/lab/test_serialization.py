@@ -14,6 +14,8 @@ from deadweight.lab import Cell, Store
 from deadweight.lab.records import SCHEMA, Record
 from deadweight.lab.serialization import MIGRATIONS, CorruptRecord, decode, encode
 
+pytestmark = pytest.mark.slow
+
 CELL = Cell("toy", "square", {"number": 7, "name": "naïve “quotes” \\ \n"}, sources={"images": "f00d"})
 RECORD = Record(CELL, {"square": 49, "curve": [0.1, None, True]}, {"seconds": 0.25}, {"threads": 2})
 

@@ -18,6 +18,8 @@ from deadweight.lab.status import look_at, orphans
 from deadweight.studies import build_study
 from deadweight.studies.frame.run import open_run, run
 
+pytestmark = pytest.mark.slow
+
 
 def _call(capsys, *arguments):
     with pytest.raises(SystemExit) as ended:

@@ -16,6 +16,8 @@ from deadweight.lab.records import Record
 from deadweight.lab.serialization import CorruptRecord, encode
 from deadweight.lab.status import look_at
 
+pytestmark = pytest.mark.slow
+
 CELLS = [Cell("toy", "square", {"number": number}) for number in range(4)]
 cells = st.sampled_from(CELLS)
 

@@ -16,6 +16,8 @@ from deadweight.models import input_shape, memory_check, origin
 from deadweight.models.embedded import language_source
 from deadweight.source import parse_source
 
+pytestmark = pytest.mark.slow
+
 
 def test_random_timm_weights_when_asked_for():
     model = dw.load("timm:test_vit?pretrained=false", img_size=32)

@@ -5,9 +5,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 
 from deadweight.probes import DepthProfile, profile
+
+pytestmark = pytest.mark.slow
 
 SHARD = """
 import sys

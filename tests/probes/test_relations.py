@@ -10,6 +10,8 @@ from timm.layers import set_fused_attn
 from deadweight.probes import profile
 from deadweight.probes.hashes import folds, item_hashes
 
+pytestmark = pytest.mark.slow
+
 # id: (factory in conftest.py, how its attention maps can be had, embedding, blocks, norm, prefix tokens, CLS)
 CASES = {
     "timm CLS": ("timm_cls", "timm", "patch_embed", "blocks", "norm", 1, True),

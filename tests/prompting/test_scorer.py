@@ -19,6 +19,8 @@ from deadweight.prompting.memory import PackBudget
 from deadweight.prompting.scorer import token_scores
 from deadweight.prompting.trie import build_trie
 
+pytestmark = pytest.mark.slow
+
 SHOWN = "Review: the soup was warm.\nSentiment: positive\n\n"
 ITEMS = ["the bread was fresh", "the waiter was rude and the room was cold", "nobody knows", "fresh fresh fresh"]
 PROMPTS = [f"{SHOWN * k}Review: {item}.\nSentiment:" for k in (0, 1, 2) for item in ITEMS]

@@ -23,6 +23,8 @@ from deadweight.prompting.server import Server, ServerGenerator, check_server, p
 from deadweight.studies.frame.run import run
 from deadweight.studies.icl.study import IclStudy
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-very-secret-0123456789"
 PROMPTS = ["Review: the soup was", "who wrote", "Question: the bread", "Review: the room was"]
 

@@ -14,7 +14,10 @@ import pytest
 from deadweight.report import Figure, Table, charts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine to open the page with")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine to open the page with"),
+]
 
 
 @pytest.fixture(scope="module")

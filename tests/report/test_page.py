@@ -14,6 +14,8 @@ import pytest
 from deadweight.errors import InputError, MachineError
 from deadweight.report import Action, Figure, Section, Table, charts, write_page
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\"'&<!--"
 
 

@@ -20,6 +20,8 @@ from deadweight.studies import build_study
 from deadweight.studies.frame.run import run
 from deadweight.studies.frame.study import command_line
 
+pytestmark = pytest.mark.slow
+
 XSS = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\"'&<!--"
 SHELL = "$(touch hacked)`touch hacked`; touch hacked | touch hacked && touch hacked\n'touch hacked' \"touch hacked\""
 TERMINAL = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\r\x08\x9b2J\u202edesrever"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 _WATCHED = """
 import os, sys
 LOCAL = ("127.0.0.1", "::1", "localhost")

@@ -12,6 +12,8 @@ import torch
 import deadweight as dw
 from deadweight.errors import DeadweightError
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(dw.__file__).parent
 
 

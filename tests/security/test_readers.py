@@ -17,6 +17,8 @@ from deadweight.lab.serialization import CorruptRecord, decode, encode
 from deadweight.prompting import load_task
 from deadweight.source import parse_source
 
+pytestmark = pytest.mark.slow
+
 _FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 _RECORD = Record(Cell("toy", "square", {"number": 1}), {"square": 1}, {}, {})
 _TEXT = encode(_RECORD)

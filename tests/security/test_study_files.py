@@ -17,6 +17,8 @@ from deadweight.lab import Cell, Store, run_cells
 from deadweight.studies.frame.plan import Plan, read_yaml
 from deadweight.studies.frame.run import load_study, run, run_name
 
+pytestmark = pytest.mark.slow
+
 _LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )

@@ -12,6 +12,8 @@ import pytest
 
 import deadweight.statistics as st
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MODULE = runpy.run_path(str(ROOT / "benchmarks" / "calibration.py"))
 coverage, shapes = MODULE["coverage"], MODULE["SHAPES"]

@@ -7,6 +7,8 @@ from scipy import stats
 from deadweight.errors import InputError
 from deadweight.statistics import Estimate, fixed_sequence, useful_depth
 
+pytestmark = pytest.mark.slow
+
 
 def loss(p, value=0.0):
     return Estimate(value, None, None, 100, p)

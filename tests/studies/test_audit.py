@@ -20,6 +20,8 @@ from deadweight.cli import main
 from deadweight.errors import SourceError
 from deadweight.studies import build_study, load_study, packaged_studies, plan, retell
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, language_folder):

@@ -18,6 +18,8 @@ from deadweight.surgery.narrow import hidden_axes
 from deadweight.surgery.refit import refit_outputs
 from deadweight.surgery.residual_branch import ResidualBranch
 
+pytestmark = pytest.mark.slow
+
 SWIN = {"img_size": 16, "patch_size": 2, "window_size": 2, "embed_dim": 8, "num_heads": (1, 1, 1, 1), "num_classes": 5}
 
 

@@ -14,6 +14,8 @@ from deadweight.loading import load, load_lm, save
 from deadweight.models import LanguageModel, origin
 from deadweight.surgery import drop_blocks, group_mlps, scale_positions, shallow_mlps, surgeries
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "depth": 4, "num_heads": 2}
 TIMM = {"img_size": 16, "patch_size": 4, "num_classes": 5, "embed_dim": 24, "depth": 4, "num_heads": 2}
 

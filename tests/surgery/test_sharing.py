@@ -10,6 +10,8 @@ from deadweight.errors import InputError, SurgeryError
 from deadweight.loading import load, save
 from deadweight.surgery import drop_blocks, group_mlps, shallow_mlps
 
+pytestmark = pytest.mark.slow
+
 SWIN = {"img_size": 16, "patch_size": 2, "window_size": 2, "embed_dim": 8, "num_heads": (1, 1, 1, 1), "num_classes": 5}
 VISION = dict(
     hidden_size=24, num_hidden_layers=4, num_attention_heads=2, intermediate_size=48, image_size=16, patch_size=4

@@ -9,6 +9,8 @@ from torchvision.models import VisionTransformer
 from deadweight.models.gpt2 import GPT2, GPT2Config
 from deadweight.surgery import shallow_mlps
 
+pytestmark = pytest.mark.slow
+
 VISION = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=4)
 WORDS = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, vocab_size=50, bos_token_id=1, eos_token_id=2)
 

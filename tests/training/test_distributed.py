@@ -14,6 +14,8 @@ import torch
 from deadweight.errors import MachineError
 from deadweight.training import Recipe, sharing_groups, train
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("two_processes.py")
 HERE = runpy.run_path(str(SCRIPT))
 

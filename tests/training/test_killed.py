@@ -14,6 +14,8 @@ from deadweight.loading import load
 from deadweight.surgery import group_mlps
 from deadweight.training import Recipe, train
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "epochs": 3, "batch_size": 16, "warmup_epochs": 1, "lr": 2e-3, "augment": "rand-m9-mstd0.5-inc1", "repeats": 3,
     "crop": (0.5, 1.0), "mixup": 0.8, "cutmix": 1.0, "random_erasing": 0.25, "drop_path": 0.1, "ema_decay": 0.9,

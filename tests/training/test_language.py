@@ -12,6 +12,8 @@ from deadweight.errors import InputError
 from deadweight.models.gpt2 import GPT2, GPT2Config
 from deadweight.training.language import batches, held_out_losses, rate, train_language
 
+pytestmark = pytest.mark.slow
+
 SHAPE = GPT2Config(vocabulary=256, length=32, width=32, depth=1, heads=2)
 SETTING = {"steps": 30, "batch": 4, "length": 32, "lr": 3e-3}
 

@@ -20,6 +20,8 @@ from deadweight.training import Diverged, Feed, Recipe, evaluate, loop, train
 from deadweight.training import feed as feeding
 from deadweight.training.parts import Parts
 
+pytestmark = pytest.mark.slow
+
 FULL = {"mixup": 0.8, "cutmix": 1.0, "random_erasing": 0.25, "drop_path": 0.2, "ema_decay": 0.9, "label_smoothing": 0.1}
 RECIPE = Recipe(epochs=4, batch_size=8, lr=2e-3, warmup_epochs=1, seed=5, **FULL)
 

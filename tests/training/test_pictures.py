@@ -17,6 +17,8 @@ from deadweight.training.feed import chunked
 from deadweight.training.pictures import augmented
 from deadweight.training.randomness import epoch_order
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Recipe(epochs=2, warmup_epochs=0, batch_size=8, augment="rand-m9-mstd0.5-inc1", crop=(0.3, 1.0), flip=0.5)
 CPU = torch.device("cpu")
 

@@ -10,6 +10,8 @@ from deadweight.report import write_page
 from deadweight.studies.attention.study import EIGHT, AttentionStudy
 from deadweight.studies.frame.run import load_study, run
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "steps": 3, "batch": 2, "length": 48, "dim": 32, "depth": 1, "heads": 4, "seeds": (0,), "limit": 4,
     "timing_lengths": (16, 80), "timing_dim": 32, "rounds": 3, "metered_rounds": 1,

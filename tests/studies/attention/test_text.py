@@ -14,6 +14,8 @@ from deadweight.studies.attention.study import EIGHT, AttentionStudy
 from deadweight.studies.attention.text import cut
 from deadweight.studies.frame.run import load_study
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["unknown", "def", "return", "self", "import", "the"]
 
 

@@ -19,6 +19,8 @@ from deadweight.studies.frame.advice import actions
 from deadweight.studies.frame.models import ModelRef
 from deadweight.studies.frame.run import load_study, packaged_studies, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

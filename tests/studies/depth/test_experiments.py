@@ -18,6 +18,8 @@ from deadweight.studies.depth.study import DepthStudy
 from deadweight.studies.frame.run import run
 from deadweight.surgery import drop_blocks, scale_positions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

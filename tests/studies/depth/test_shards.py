@@ -7,6 +7,8 @@ from deadweight.studies import build_study
 from deadweight.studies.depth.shards import part
 from deadweight.studies.frame.run import run
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"vision": "embedded:digits-vit", "batch_size": 16, "limit": 90}
 
 

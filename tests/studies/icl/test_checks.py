@@ -15,6 +15,8 @@ from deadweight.prompting.embedded_tasks import ASKING
 from deadweight.studies.icl.checks import check_prompts, known_to_fit
 from deadweight.studies.icl.study import IclStudy
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["Text", "Label", ":", "\n", "good", "bad", "day", "night", *map(str, range(40))]
 
 

@@ -28,6 +28,8 @@ from deadweight.studies.icl.runs import asked_tasks, read_as
 from deadweight.studies.icl.study import IclStudy, run_icl
 from deadweight.studies.mlp.study import MlpStudy
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("good", "bad")
 
 

@@ -11,6 +11,8 @@ from deadweight.lab import Cell, Record, Records, Store, run_cells
 from deadweight.studies.mlp import cut_language
 from deadweight.studies.mlp.study import MlpStudy
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():

@@ -27,6 +27,8 @@ from deadweight.studies.mlp.variants import Cuts, Shape, build_variant, fresh, p
 from deadweight.surgery import group_mlps, shallow_mlps
 from deadweight.training import Recipe
 
+pytestmark = pytest.mark.slow
+
 TINY = {"limit": 60, "epochs": 2, "dim": 16, "depth": 2, "heads": 2, "patch_size": 4, "seeds": (0, 1)}
 
 
