@@ -89,9 +89,9 @@ def test_what_can_go_comes_first_and_measurements_ask_for_nothing(run):
 @pytest.mark.parametrize(
     ("sources", "words"),
     [
-        ([("images", 100, 0.02)], ["images instead of 100", "--limit"]),
-        ([("items", 100, 0.002), (SETS, 3, 0.05)], [f"{SETS} instead of 3", "--seeds"]),
-        ([("items", 100, 0.01), (SETS, 2, None)], [f"3 {SETS} instead of 2", "--seeds"]),
+        ([("images", 100, 0.02)], ["images instead of 100", "all the images there are"]),
+        ([("items", 100, 0.002), (SETS, 3, 0.05)], [f"{SETS} instead of 3", "--seeds 0 --seeds 1 --seeds 2 --seeds 3"]),
+        ([("items", 100, 0.01), (SETS, 2, None)], [f"3 {SETS} instead of 2", "--seeds 0 --seeds 1 --seeds 2"]),
         ([("windows", 16, 0.05)], ["windows instead of 16"]),
     ],
     ids=["items", "sets dominate", "too few sets", "windows"],
@@ -101,7 +101,7 @@ def test_what_would_settle_it_is_what_dominates(tmp_path, sources, words):
     half = max(half or 0.05 for *_, half in sources)
     advice = actions(tmp_path, [finding("x", "undecided", half=half, sources=found)])["x"]
     for word in words:
-        assert word in advice.sentence
+        assert word in f"{advice.sentence} {advice.command}"
     assert "items instead" not in advice.sentence or sources[0][0] == "items"
 
 

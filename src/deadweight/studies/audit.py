@@ -123,7 +123,10 @@ class AuditStudy(Study):
         )
 
     def _command(self, study: str) -> str:
-        """What shows a study's findings again: this audit, that study alone."""
+        """What shows a study's findings again: the study itself, or the audit where only it has the model."""
+        examines_own = self.vision is None and study == "depth"
+        if not examines_own and not (study == "mlp" and self.language != _LANGUAGE):
+            return self.parts()[study].command
         options = self.model_dump(exclude={"studies"}, exclude_defaults=True, mode="json")
         return command_line("audit", {"studies": study, **options})
 

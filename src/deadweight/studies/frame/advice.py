@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,10 +66,39 @@ def _settle(finding: Mapping[str, Any], tests: int) -> Action:
         )
     have = {source.name: source.n for source in estimate.sources}
     wanted = " and ".join(f"{count:,} {name} instead of {have[name]:,}" for name, count in more.items())
-    options = " and ".join(dict.fromkeys(f"`--{_OPTIONS[name]}`" for name in more if name in _OPTIONS))
-    given = f"; give them with {options}" if options else ""
-    sentence = f"Keep it for now: about {wanted} would settle it if the estimate holds{given}."
-    return Action(sentence, str(finding.get("command") or ""))
+    growth = {name: count / have[name] for name, count in more.items()}
+    command, lacking = with_more(str(finding.get("command") or ""), growth, more)
+    rest = f"; the run took all the {' and '.join(lacking)} there are, so bring more" if lacking else ""
+    return Action(f"Keep it for now: about {wanted} would settle it if the estimate holds{rest}.", command)
+
+
+def with_more(command: str, growth: Mapping[str, float], counts: Mapping[str, int]) -> tuple[str, list[str]]:
+    """The command with more of what limits an interval, and what it cannot bring: data that were used up.
+
+    growth: how many times as much of each source is needed; counts: how much that is. A ``--limit`` grows alike, where
+    the run was held back by one.
+
+    >>> with_more("deadweight icl --limit 20 --seeds 0 --seeds 1", {"items": 2.5, "sets of demonstrations": 1.5},
+    ...           {"items": 50, "sets of demonstrations": 3})
+    ('deadweight icl --limit 50 --seeds 0 --seeds 1 --seeds 2', [])
+    >>> with_more("deadweight depth --vision file:vit", {"images": 2.0}, {"images": 718})
+    ('deadweight depth --vision file:vit', ['images'])
+    """
+    words, lacking = shlex.split(command), []
+    for name in growth:
+        option = _OPTIONS.get(name)
+        flag = f"--{option}"
+        if option == "limit" and flag in words:
+            place = words.index(flag) + 1
+            words[place] = str(math.ceil(int(words[place]) * growth[name]))
+        elif option in (None, "limit"):
+            lacking.append(name)
+        else:
+            given = [at for at, word in enumerate(words) if word == flag]
+            words = [word for at, word in enumerate(words) if at not in given and at - 1 not in given]
+            values = range(counts[name]) if option == "seeds" else [counts[name]]
+            words += [part for value in values for part in (flag, str(value))]
+    return shlex.join(words), lacking
 
 
 def estimate_of(finding: Mapping[str, Any]) -> Estimate:
@@ -81,4 +112,4 @@ def estimate_of(finding: Mapping[str, Any]) -> Estimate:
     )  # fmt: skip
 
 
-__all__ = ["action", "actions", "estimate_of", "located"]
+__all__ = ["action", "actions", "estimate_of", "located", "with_more"]
