@@ -142,17 +142,22 @@ def flex(sees: Sees) -> Attend:
         return create_block_mask(lambda b, h, i, j: sees(i, j), None, None, tokens, tokens, device=str(device))
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if q.device.type == "cpu":
-            raise MachineError("flex_attention on a CPU", expected="a GPU", cure="it has no backward pass on a CPU")
+        on_a_gpu(q, "flex_attention, forward and backward")
         y: Tensor = _compiled()(q, k, v, block_mask=mask(q.shape[2], q.device))
         return y
 
     return attend
 
 
+def on_a_gpu(q: Tensor, what: str) -> None:
+    if q.device.type == "cpu":
+        raise MachineError(f"{what} on a CPU", expected="a GPU", cure="its kernels are for GPUs alone")
+
+
 def flash_library(q: Tensor, k: Tensor, v: Tensor, window: tuple[int, int] = (-1, -1)) -> Tensor:
     from flash_attn import flash_attn_func
 
+    on_a_gpu(q, "flash-attn")
     y: Tensor = flash_attn_func(*(x.transpose(1, 2) for x in (q, k, v)), causal=True, window_size=window)
     return y.transpose(1, 2)
 
@@ -165,6 +170,7 @@ def _tokens_first(*given: Tensor) -> list[Tensor]:
 def fla_linear(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     from fla.ops.linear_attn import chunk_linear_attn
 
+    on_a_gpu(q, "fla")
     y, _ = chunk_linear_attn(*_tokens_first(feature_map(q), feature_map(k), v), scale=1.0, normalize=True)
     return y.transpose(1, 2)
 
@@ -172,6 +178,7 @@ def fla_linear(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def fla_retention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     from fla.ops.retention import chunk_retention
 
+    on_a_gpu(q, "fla")
     y, _ = chunk_retention(*_tokens_first(q, k, v))
     return y.transpose(1, 2)
 
@@ -198,6 +205,7 @@ def our_delta(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def fla_delta(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
+    on_a_gpu(q, "fla")
     keep, write = (x.transpose(1, 2).contiguous() for x in gates(q))
     y, _ = chunk_gated_delta_rule(
         *_tokens_first(unit(q), unit(k), v), keep, write.to(q.dtype), scale=q.shape[3] ** -0.5
