@@ -1,57 +1,22 @@
 """GPUs through zeus' own classes on a driver made of a dictionary, and chips made of fields."""
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
-import pynvml
+import nvml
 import pytest
-import zeus.device.gpu
 import zeus.device.soc
 from zeus.device.soc.common import ZeusSoCInitError
 
 from deadweight.meters import EnergyMeter, energy_devices, measure
 from deadweight.meters.gpus import chip_devices, gpu_devices
 
-VOLTA, PASCAL = pynvml.NVML_DEVICE_ARCH_VOLTA, pynvml.NVML_DEVICE_ARCH_PASCAL
-
 
 @pytest.fixture
 def driver(monkeypatch):
     """NVML with two boards: one with a counter, one too old for it. Both draw 200 W."""
-    boards = {0: SimpleNamespace(arch=VOLTA, name="New GPU"), 1: SimpleNamespace(arch=PASCAL, name="Old GPU")}
-    began = time.perf_counter()
-    state = SimpleNamespace(boards=boards, watts=200.0, counted=200.0)
-
-    def power(handle, fields):
-        assert fields[0][0] == pynvml.NVML_FI_DEV_POWER_INSTANT
-        code = pynvml.NVML_ERROR_NOT_SUPPORTED if state.watts is None else pynvml.NVML_SUCCESS
-        return [SimpleNamespace(nvmlReturn=code, value=SimpleNamespace(uiVal=int(1e3 * (state.watts or 0))))]
-
-    def counter(handle):
-        if handle.arch < VOLTA:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return int(1e3 * state.counted * (time.perf_counter() - began))
-
-    def not_grace_hopper(handle):
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-
-    calls = {
-        "nvmlInit": lambda: None,
-        "nvmlShutdown": lambda: None,
-        "nvmlDeviceGetCount": lambda: len(boards),
-        "nvmlDeviceGetHandleByIndex": boards.__getitem__,
-        "nvmlDeviceGetArchitecture": lambda handle: handle.arch,
-        "nvmlDeviceGetName": lambda handle: handle.name,
-        "nvmlDeviceGetFieldValues": power,
-        "nvmlDeviceGetTotalEnergyConsumption": counter,
-        "nvmlDeviceGetC2cModeInfoV": not_grace_hopper,
-    }
-    for name, call in calls.items():
-        monkeypatch.setattr(pynvml, name, call)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(zeus.device.gpu, "_gpus", None)
-    monkeypatch.setattr(zeus.device.gpu, "nvml_is_available", lambda: True)
-    return state
+    return nvml.install(monkeypatch, nvml.board("New GPU"), nvml.board("Old GPU", nvml.PASCAL))
 
 
 def test_a_board_with_a_counter_is_measured_and_an_old_one_integrated(driver):
@@ -109,9 +74,20 @@ def test_a_driver_that_fails_while_measuring_is_missing(driver):
     devices = gpu_devices()[:1]
     meter = EnergyMeter(devices)
     meter.start()
-    driver.boards[0].arch = PASCAL  # from here on the driver refuses
+    driver.boards[0].arch = nvml.PASCAL  # from here on the driver refuses
     meter.stop()
     assert (meter.total().value, meter.total().provenance) == (None, "missing")
+
+
+def test_a_sliced_board_says_that_its_counter_is_of_the_whole(monkeypatch):
+    nvml.install(monkeypatch, nvml.board("whole", mig=False), nvml.board("sliced", mig=True), nvml.board("older"))
+    whole, sliced, older = gpu_devices()
+    assert (whole.reason, older.reason, sliced.provenance) == ("", "", "measured")
+    assert "MIG" in sliced.reason
+    with measure([replace(sliced, shortest=0.0)], device="cpu") as cost:
+        time.sleep(0.05)
+    assert cost.energy.value == pytest.approx(200 * cost.seconds, rel=0.2)
+    assert "all its slices" in cost.energy.reason
 
 
 def chip(monkeypatch, **millijoules):

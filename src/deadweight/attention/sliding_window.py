@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deadweight.attention import flex
 from deadweight.attention.banded import BLOCK, PIECE, BandedAttention
 from deadweight.attention.base import Macs
 from deadweight.attention.sdpa import Sdpa, fused_attention
@@ -22,14 +23,20 @@ def blocks_of(tokens: int, window: int, dtype: torch.dtype) -> tuple[int, int]:
     return block, -(-(window - 1) // block)
 
 
+def in_pieces(tokens: int, device: torch.device) -> bool:
+    """Whether the work goes head by head in pieces of a processor's cache; a GPU wants all heads at once."""
+    return tokens >= LONG and device.type in ("cpu", "meta")
+
+
 def banded_attention(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, window: int, *, causal: bool) -> Tensor:
     """softmax(QKᵀ/√d) V over the keys at a distance below `window`, exactly (ours).
 
     The T queries belong to the last T of the S keys (S < T + window). Short sequences and two-sided attention keep
-    their scores; long causal ones go through :class:`~deadweight.attention.banded.BandedAttention`, which does not.
+    their scores; long causal ones on a CPU go through :class:`~deadweight.attention.banded.BandedAttention`, which does
+    not.
     """
     tokens = q_BHTD.shape[2]
-    if causal and tokens >= LONG:
+    if causal and in_pieces(tokens, q_BHTD.device):
         block, _ = blocks_of(tokens, window, q_BHTD.dtype)
         y_BHTD: Tensor = BandedAttention.apply(q_BHTD, k_BHSD, v_BHSD, window, block, PIECE)
         return y_BHTD
@@ -80,7 +87,8 @@ class SlidingWindow(Sdpa):
     """Each query sees the last `window` keys, itself included: T · window time, a cache that stops growing.
 
     Without the causal mask it sees the keys at a distance below `window` on both sides.
-    Cache: the last ``window - 1`` keys and values. Sequences no longer than the window take the fused kernel.
+    Cache: the last ``window - 1`` keys and values. Sequences no longer than the window take the fused kernel; training
+    in 16 bits on a GPU takes PyTorch's `flex_attention`, compiled, where that works.
     """
 
     label: ClassVar[str] = "sliding-window attention"
@@ -106,6 +114,9 @@ class SlidingWindow(Sdpa):
         if keys <= self.window:
             y_BHTD, self.kernel = fused_attention(q_BHTD, k_BGSD, v_BGSD, causal=self.causal)
             return y_BHTD
+        if flex.fits(q_BHTD, k_BGSD):
+            self.kernel = flex.KERNEL
+            return flex.flex_attention(q_BHTD, k_BGSD, v_BGSD, flex.band(self.window, self.causal))
         reach = min(keys, queries + self.window - 1)
         self.kernel = "banded"
         return banded_attention(
@@ -127,6 +138,9 @@ class SlidingWindow(Sdpa):
     def macs(self, batch: int, tokens: int) -> Macs:
         if tokens <= self.window:
             return super().macs(batch, tokens)
+        if self.kernel == flex.KERNEL:
+            pairs = self.pairs(tokens) * 2 * self.head_dim * self.heads * batch
+            return Macs(pairs, pairs)
         block, before = blocks_of(tokens, self.window, self.weight.dtype)
         span = block * (1 + before if self.causal else 1 + 2 * before)
         a_pair = 2 * self.head_dim * self.heads * batch

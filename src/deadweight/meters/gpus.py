@@ -13,6 +13,8 @@ CHIP_PARTS = {  # field of zeus' measurement -> what it covers; parts of parts a
     "cpu_total_mj": "cpu", "dram_mj": "dram", "gpu_mj": "gpu", "ane_mj": "neural engine",
 }  # fmt: skip
 
+SLICED = "MIG is on: the counter is of the whole board, all its slices together"
+
 
 @dataclass(frozen=True)
 class GpuEnergy:
@@ -70,7 +72,7 @@ def gpu_devices() -> list[EnergyDevice]:
 def _gpu(index: int, gpu: Any) -> EnergyDevice:
     name = f"gpu {index}"
     if gpu.supports_get_total_energy_consumption():
-        return GpuEnergy(name, gpu)
+        return GpuEnergy(name, gpu, reason=SLICED if _sliced(gpu) else "")
     sampled = GpuEnergy(
         name, gpu, "integrated", reason=f"{gpu.get_name()} has no energy counter: its power is sampled", shortest=2.0
     )
@@ -81,6 +83,19 @@ def _gpu(index: int, gpu: Any) -> EnergyDevice:
         f"{gpu.get_name()} has no energy counter (NVIDIA: Volta and later have one) and tells no power",
         "measure on a newer GPU, or give a power model",
     )
+
+
+def _sliced(gpu: Any) -> bool:
+    """Whether an NVIDIA board is cut into slices (MIG)."""
+    handle = getattr(gpu, "handle", None)
+    if handle is None:  # another vendor's
+        return False
+    import pynvml
+
+    try:
+        return bool(pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE)
+    except pynvml.NVMLError:  # boards that cannot be sliced refuse the question
+        return False
 
 
 @dataclass(frozen=True)
