@@ -189,6 +189,16 @@ def test_a_layer_packed_by_quantisation_counts_as_what_it_stands_for():
     assert counts.parameters == counts.executed_parameters == 8 * 12 + 12
 
 
+class Substitution(nn.Module):
+    def forward(self, x):
+        return torch.linalg.solve_triangular(x @ x.mT, x, upper=False)
+
+
+def test_a_triangular_system_is_counted_by_hand():
+    counts = count(Substitution(), torch.randn(2, 5, 3))
+    assert counts.macs_attention == counts.executed == 2 * (5 * 5 * 3 + 3 * 5 * 4 // 2)
+
+
 class Spectrum(nn.Module):
     def forward(self, x):
         return torch.fft.fft(x).real

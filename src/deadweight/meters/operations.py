@@ -75,6 +75,16 @@ def convolution(args: tuple[Any, ...]) -> int:
     return int(x.shape[0] * places * weight.numel())
 
 
+def substitution(args: tuple[Any, ...]) -> int:
+    """MACs of ``aten.linalg_solve_triangular(A, B)``, A [..., n, n] and B [..., n, k]: n (n - 1) / 2 per column of B.
+
+    >>> substitution((torch.eye(4), torch.ones(4, 3)))
+    18
+    """
+    system, right = args[:2]
+    return int(right.numel()) * (system.shape[-1] - 1) // 2
+
+
 def recurrent(args: tuple[Any, ...]) -> int:
     """MACs of a recurrent layer in one operation: every step multiplies each of its matrices once."""
     x = args[0]

@@ -22,6 +22,7 @@ from deadweight.meters.operations import (
     operation_name,
     quantised,
     recurrent,
+    substitution,
 )
 
 aten = torch.ops.aten
@@ -127,6 +128,9 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
             query, key, value = args[:3]
             causal = next((a for a in args[3:] if isinstance(a, bool)), kwargs.get("is_causal", False))
             self._pairs(query, key, value, kwargs.get("attn_mask"), bool(causal))
+        elif name == "aten::linalg_solve_triangular":
+            self.executed += substitution(args)
+            self.necessary += substitution(args)
         elif name in RECURRENT:
             self.linear += recurrent(args)
         elif (macs_of_packed := quantised(func, args)) is not None:
