@@ -105,12 +105,6 @@ def test_no_more_cells_run_at_a_time_than_memory_holds():
     assert Processes(Limits(jobs=8, memory=free_memory()))._jobs == 1
 
 
-def test_a_control_groups_limit_counts(tmp_path):
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("400000\n")
-    assert free_memory(tmp_path) == 600_000
-
-
 def test_a_timing_cell_runs_alone(tmp_path):
     cells = [Cell("toy", "span", {"number": n}, exclusive=n % 3 == 1) for n in range(6)]
     run_cells(cells, toy.span, Store(tmp_path), engine=Processes(Limits(jobs=2)))

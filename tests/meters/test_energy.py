@@ -21,7 +21,7 @@ def charged(*devices):
 
 @settings(max_examples=50, deadline=None)
 @given(
-    modulus=st.integers(10, 10_000),
+    modulus=st.integers(10, 2_000),  # what may be drawn within a counter's own delay
     start=st.integers(0, 9_999),
     steps=st.lists(st.integers(0, 9_999), min_size=1, max_size=8),
 )
@@ -37,6 +37,22 @@ def test_law_a_wrapping_counter_charges_what_a_straight_one_does(modulus, start,
     meter.stop()
     total = meter.total().value
     assert total == (sum(steps) or None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "joules"),
+    {
+        "a turn": (262_100.0, 12.0, 55.32885),
+        "begun anew by a suspend": (84_000.0, 3.0, None),
+        "back by one unit": (5000.000061, 5000.0, None),
+    }.values(),
+    ids=["a turn", "begun anew by a suspend", "back by one unit"],
+)
+def test_a_step_back_is_a_turn_only_where_a_processor_could_draw_it(before, after, joules):
+    meter = charged(ReplayEnergy([before, after], modulus=262_143.32885, name="cpu package-0"))
+    assert meter.total().value == (None if joules is None else pytest.approx(joules))
+    if joules is None:
+        assert "stepped back" in meter.total().reason
 
 
 FAULTS = {

@@ -101,12 +101,16 @@ def test_work_without_counters_is_not_repeated_for_them():
     assert found.energy.value is None
 
 
-def test_one_process_of_a_machine_reads_the_counters(monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "1")
+@pytest.mark.parametrize(
+    "launcher", ["LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PALS_LOCAL_RANKID"]
+)
+def test_one_process_of_a_machine_reads_the_counters(monkeypatch, launcher):
+    monkeypatch.setenv("LOCAL_RANK", "0")  # one launcher within another: the other's number counts as well
+    monkeypatch.setenv(launcher, "1")
     (device,) = energy_devices()
     assert device.provenance == "missing"
     assert "process 0" in device.reason
-    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv(launcher, "0")
     assert [device.name for device in energy_devices()] != [device.name for device in [device]]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from deadweight.meters import EnergyMeter, Reading
 from deadweight.meters import energy as energy_module
+from deadweight.meters import rapl
 from deadweight.meters.rapl import rapl_devices
 
 
@@ -155,3 +156,63 @@ def test_windows_shorter_than_the_counter_supports_are_refused(powercap):
     assert (total.value, total.provenance) == (None, "missing")
     assert "too short" in total.reason
     assert "measure_repeated" in total.cure
+
+
+def test_zones_of_one_name_are_told_apart(powercap):
+    powercap("intel-rapl:0", "package-0", 5)
+    powercap("intel-rapl:1", "package-0", 7)
+    names = [device.name for device in rapl_devices(powercap.root)]
+    assert names == ["cpu package-0 (intel-rapl:0)", "cpu package-0 (intel-rapl:1)"]
+
+
+def test_zones_that_show_one_counter_are_charged_once(powercap):
+    dies = [powercap(f"intel-rapl:{n}", f"package-0-die-{n}", 3_000_000) for n in range(3)]
+    other = powercap("intel-rapl:3", "package-1", 9_000_000)
+    meter = EnergyMeter(rapl_devices(powercap.root))
+    meter.start()
+    for file in (*dies, other):
+        file.write_text(str(int(file.read_text()) + 10_000_000))
+    while True:
+        meter.stop()
+        if meter.seconds >= meter.devices[0].shortest:
+            break
+    assert meter.total().value == pytest.approx(20.0)
+    assert "package-0-die-2 shows the same counter" in meter.scope["cpu package-0-die-0"]
+
+
+class Moving:
+    """A counter that moves whenever it is looked at."""
+
+    def __init__(self, name, start, step):
+        self.name, self.value, self.step = name, start, step
+
+    def joules(self):
+        self.value += self.step
+        return self.value
+
+
+class Mirror:
+    def __init__(self, name, of):
+        self.name, self.of = name, of
+
+    def joules(self):
+        return self.of.value + self.of.step / 2
+
+
+def test_packages_are_one_where_their_counters_are_seen_to_move_together():
+    first = Moving("cpu package-0", 500.0, 0.01)
+    apart = Moving("cpu package-1", 900.0, 0.01)
+    assert rapl._once([first, Mirror("cpu package-1", first)]) == [first]
+    assert rapl._once([first, apart]) == [first, apart]
+
+
+def test_packages_that_stand_still_at_one_number_are_two(powercap):
+    for n in range(2):
+        powercap(f"intel-rapl:{n}", f"package-{n}", 7)
+    assert len(rapl_devices(powercap.root)) == 2
+
+
+def test_a_range_the_kernel_could_not_tell_is_none(powercap):
+    powercap("intel-rapl:0", "package-0", 5, span=0)
+    powercap("intel-rapl:0/intel-rapl:0:0", "dram-0", 2)
+    assert [device.modulus for device in rapl_devices(powercap.root)] == [None, 262_143.32885]

@@ -1,5 +1,4 @@
 import importlib.util
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -179,7 +178,7 @@ def test_a_saved_model_needs_what_it_was_saved_in(dtype, tmp_path):
 
 @pytest.mark.parametrize("how", ["load", "load_lm"])
 def test_a_model_too_large_for_memory_is_refused_before_it_is_loaded(how, language_folder, monkeypatch):
-    monkeypatch.setattr(memory_check.psutil, "virtual_memory", lambda: SimpleNamespace(available=40_000))
+    monkeypatch.setattr(memory_check, "free_memory", lambda: 40_000)
     monkeypatch.setattr(
         "transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("it was read")
     )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
-
-import psutil
 
 from deadweight.errors import InputError
+from deadweight.models.free_memory import free_memory
 
 _RESERVE = 2**30  # bytes left to the rest of the machine when another cell is started
 
@@ -48,18 +46,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes still to be had: of the machine, or of the container where that is less."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            free = min(free, int(limit) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # no control group of version 2: the machine's own figure stands
-    return free
-
-
 def room_for_another(largest: int) -> bool:
     """Whether memory allows one more cell beside those that run, the largest of which needed `largest` bytes."""
     return free_memory() > max(largest, _RESERVE)
+
+
+__all__ = ["Limits", "cores", "free_memory", "room_for_another"]

@@ -16,6 +16,16 @@ from deadweight.meters.rapl import rapl_devices
 from deadweight.meters.reading import Provenance, Reading
 
 ELSEWHERE = "charged elsewhere"
+LOCAL_RANKS = (  # where launchers tell a process its number on its machine
+    "LOCAL_RANK",  # torchrun, accelerate, deepspeed
+    "SLURM_LOCALID",
+    "OMPI_COMM_WORLD_LOCAL_RANK",  # Open MPI
+    "MPI_LOCALRANKID",  # MPICH, Intel MPI
+    "MV2_COMM_WORLD_LOCAL_RANK",  # MVAPICH
+    "PALS_LOCAL_RANKID",  # HPE
+    "JSM_NAMESPACE_LOCAL_RANK",  # IBM
+    "FLUX_TASK_LOCAL_ID",
+)
 
 
 @dataclass(frozen=True)
@@ -40,13 +50,15 @@ def energy_devices() -> list[EnergyDevice]:
     """Every counter of this machine; what is missing is there as a :class:`NullEnergy` that says why.
 
     Counters run for the machine, not for a process. Of the processes a launcher starts on one machine (torchrun,
-    accelerate: ``LOCAL_RANK``) the first reads them all, and the others are told so: nothing is charged twice.
+    accelerate, srun, mpirun: :data:`LOCAL_RANKS`) the first reads them all, and the others are told so: nothing is
+    charged twice.
 
     >>> {device.provenance in ("measured", "integrated", "missing") for device in energy_devices()}
     {True}
     """
-    rank = os.environ.get("LOCAL_RANK", "0")
-    if rank != "0":
+    # One launcher may have started another: the first process of a machine is the first to all of them.
+    rank = next((told for name in LOCAL_RANKS if (told := os.environ.get(name, "0").strip()) not in ("", "0")), None)
+    if rank is not None:
         return [
             NullEnergy(
                 ELSEWHERE,

@@ -17,6 +17,10 @@ from deadweight.meters.reading import UNIT, Reading, add_up
 
 POLL = 5.0  # seconds; a counter must be read at least once a turn to see that it wrapped around
 SAMPLE = 0.1  # seconds between two samples of power
+# No processor package or GPU draws more. A counter that stepped back by more than this allows has begun anew (after a
+# suspend, a driver's restart) or is at fault; what it counted meanwhile nobody knows.
+MOST_WATTS = 2000.0
+_UPDATE = 1.0  # seconds; the longest a counter may lie behind
 
 
 class _Track:
@@ -26,6 +30,7 @@ class _Track:
         self.device, self.total, self.fault = device, 0.0, ""
         self.integral, self.samples = 0.0, 0
         self._last = device.joules()
+        self._read = time.perf_counter()
         self.from_power = device.provenance == "integrated" and self._last is None
         told = getattr(device, "power", None)
         self._tells: Callable[[], float | None] | None = told if callable(told) else None
@@ -34,7 +39,7 @@ class _Track:
     def advance(self) -> None:
         if self.from_power:
             return
-        now = self.device.joules()
+        now, at = self.device.joules(), time.perf_counter()
         if now is None or self._last is None:
             self.fault = self.fault or self.device.reason or "the counter could not be read"
             return
@@ -43,9 +48,15 @@ class _Track:
             if self.device.modulus is None:
                 self.fault = "the counter went backwards"
                 return
-            step += self.device.modulus
+            back, step = step, step + self.device.modulus
+            if not 0 <= step <= MOST_WATTS * (at - self._read + _UPDATE):
+                self.fault = (
+                    f"the counter stepped back by {-back:,.6g} J, which is no turn of it: {step:,.0f} J in "
+                    f"{at - self._read:.3g} s is more than anything draws"
+                )
+                return
         self.total += step
-        self._last = now
+        self._last, self._read = now, at
 
     def sample(self) -> None:
         """Add the trapezoid between the last power and this one."""

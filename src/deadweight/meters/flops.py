@@ -7,6 +7,7 @@ size costs neither its memory nor its time; a model that looks at its own number
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from deadweight.anatomy import anatomy
 from deadweight.errors import InputError
+from deadweight.meters.operations import packed_numbers
 from deadweight.meters.products import Products
 from deadweight.notebook import table_html
 
@@ -31,14 +33,18 @@ class Counts:
     """What a model holds and what one forward pass of the given inputs does. MACs are multiply-accumulates.
 
     parameters:          unique, in numbers.
-    executed_parameters: summed over module calls, so that a shared module counts once a call.
+    executed_parameters: summed over module calls, so that a shared module counts once per call.
+    active_parameters:   the same, and of a bank of experts as many as the router sends one token to.
     unique_mlps:         distinct MLPs by the weight that writes back; None where no adapter knows the parts.
-    macs_linear:         products with a parameter: linear and convolution layers.
+    macs_linear:         products with the model's own numbers: linear, convolution and recurrent layers, experts.
     necessary:           attention products (activation by activation) over unmasked query-key pairs.
     executed:            what the attention products do as called: a dense mask is multiplied through and thrown
                          away, a fused causal kernel skips the pairs above the diagonal (up to its block's edge).
+    uncounted:           names of operations that ran and that may multiply in a way not known here: the numbers are
+                         then lower bounds, and a warning says so.
 
-    Norms, softmax and other elementwise work is not counted.
+    Norms, softmax and other elementwise work is not counted. Weights that are packed by quantisation count as the
+    numbers they stand for.
 
     >>> import deadweight as dw, torch
     >>> counts = dw.count(torch.nn.Linear(8, 4), torch.zeros(10, 8))
@@ -52,6 +58,8 @@ class Counts:
     macs_linear: int
     necessary: int
     executed: int
+    active_parameters: int = 0
+    uncounted: tuple[str, ...] = ()
 
     @property
     def macs_attention(self) -> int:
@@ -64,12 +72,14 @@ class Counts:
 
     def _repr_html_(self) -> str:
         rows = [(name.replace("_", " "), value) for name, value in self.as_json().items()]
+        rows += [(f"not counted: {name}", None) for name in self.uncounted]
         return table_html("Counts", ["", "number"], rows)
 
     def as_json(self) -> dict[str, int | None]:
         return {
             "parameters": self.parameters,
             "executed_parameters": self.executed_parameters,
+            "active_parameters": self.active_parameters,
             "unique_mlps": self.unique_mlps,
             "macs": self.macs,
             "macs_linear": self.macs_linear,
@@ -89,16 +99,25 @@ def count(model: nn.Module, inputs: Tensor | Mapping[str, Any] | tuple[Any, ...]
     """
     args, kwargs = _arguments(inputs)
     try:
-        products, executed = _run(_on_meta(model), _floats_to_meta(args), _floats_to_meta(kwargs), meta=True)
+        products, executed, idle = _run(_on_meta(model), _floats_to_meta(args), _floats_to_meta(kwargs), meta=True)
     except Exception:  # whatever a model does with a number that is not there; the run for real judges it
-        products, executed = _run_for_real(model, args, kwargs)
+        products, executed, idle = _run_for_real(model, args, kwargs)
+    uncounted = tuple(sorted(products.uncounted))
+    if uncounted:
+        warnings.warn(
+            f"{type(model).__name__} runs operations that are not counted: {', '.join(uncounted)}; "
+            "the counts are lower bounds",
+            stacklevel=2,
+        )
     return Counts(
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(p.numel() for p in model.parameters()) + sum(map(packed_numbers, model.modules())),
         executed_parameters=executed,
         unique_mlps=_unique_mlps(model),
         macs_linear=products.linear,
         necessary=products.necessary,
         executed=products.executed,
+        active_parameters=executed - idle,
+        uncounted=uncounted,
     )
 
 
@@ -131,7 +150,7 @@ def _floats_to_meta(values: Any) -> Any:
     return tree_map_only(Tensor, lambda t: t.to("meta" if t.is_floating_point() else "cpu"), values)
 
 
-def _run_for_real(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Products, int]:
+def _run_for_real(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Products, int, int]:
     try:
         return _run(model, args, kwargs, meta=False)
     except Exception as error:
@@ -142,14 +161,19 @@ def _run_for_real(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         ) from error
 
 
-def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, meta: bool) -> tuple[Products, int]:
+def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, meta: bool) -> tuple[Products, int, int]:
+    """The products, the executed parameters, and how many of these are of experts that one token does not reach."""
     calls: Counter[nn.Module] = Counter()
 
-    def note(module: nn.Module, _: object) -> None:
-        calls[module] += 1
+    idle = 0
 
-    hooks = [module.register_forward_pre_hook(note) for module in model.modules()]
-    products = Products(list(model.parameters()), meta=meta)
+    def note(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        nonlocal idle
+        calls[module] += 1
+        idle += _idle_experts(module, (*inputs, *named.values()))
+
+    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in model.modules()]
+    products = Products(model.parameters(), model.buffers(), meta=meta)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one fused operation would hide all products of an encoder
     try:
@@ -159,7 +183,18 @@ def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, met
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for hook in hooks:
             hook.remove()
-    return products, _executed_parameters(model, calls, products)
+    return products, _executed_parameters(model, calls, products), idle
+
+
+def _idle_experts(module: nn.Module, inputs: tuple[Any, ...]) -> int:
+    """Parameters of the experts in a bank that one token is not sent to: [experts, …] each, called with the numbers of
+    the experts of every token, [tokens, experts per token]."""
+    experts = getattr(module, "num_experts", None)
+    chosen = [t for t in inputs if isinstance(t, Tensor) and t.dim() == 2 and not t.is_floating_point()]
+    banks = [p for p in module.parameters(recurse=False) if p.dim() >= 2 and p.shape[0] == experts]
+    if not isinstance(experts, int) or not banks or not chosen:
+        return 0
+    return sum(p.numel() // experts for p in banks) * (experts - chosen[0].shape[1])
 
 
 @contextmanager
@@ -182,6 +217,8 @@ def _executed_parameters(model: nn.Module, calls: Counter[nn.Module], products: 
     total, seen = 0, set()
     for path, module in model.named_modules(remove_duplicate=False):
         own = list(module.parameters(recurse=False))
+        if packed := packed_numbers(module):
+            total += packed * max(1, _calls_above(model, path, calls))
         if not own or id(module) in seen:
             continue
         if calls[module]:

@@ -12,27 +12,26 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from deadweight.meters.operations import (
+    CONVOLUTIONS,
+    FUSED,
+    MATRICES,
+    RECURRENT,
+    convolution,
+    multiplies_nothing,
+    operation_name,
+    quantised,
+    recurrent,
+    substitution,
+)
+
 aten = torch.ops.aten
 # An additive mask this low leaves exp() nothing in any floating type.
 MASKED = -1e4
-_PRODUCTS: dict[Any, tuple[int, int]] = {  # operation -> positions of its two operands
-    aten.mm.default: (0, 1),
-    aten.bmm.default: (0, 1),
-    aten.addmm.default: (1, 2),
-    aten.baddbmm.default: (1, 2),
-    aten.mm.out: (0, 1),
-    aten.bmm.out: (0, 1),
-    aten.baddbmm.out: (1, 2),
-    aten.baddbmm_.default: (1, 2),
-    aten.mv.default: (0, 1),
-    aten.addmv.default: (1, 2),
-}
-_FUSED = {
-    aten._scaled_dot_product_flash_attention_for_cpu.default,
-    aten._scaled_dot_product_flash_attention.default,
-    aten._scaled_dot_product_efficient_attention.default,
-    aten._scaled_dot_product_cudnn_attention.default,
-}
+# What a tensor that no input had a part in is made of: fixed numbers alone (a mask, a rounded weight), parameters, or a
+# product of such, which is a weight to a linear layer (W + BA) and a query to attention (learned queries).
+_FIXED, _LEARNED, _MADE = 0, 1, 2
+_LOOKUPS = {"aten::index", "aten::index_select"}
 _MASKING = {aten.add.Tensor, aten.add_.Tensor, aten.masked_fill.Scalar, aten.masked_fill_.Scalar,
             aten.masked_fill.Tensor, aten.where.self, aten.where.ScalarOther}  # fmt: skip
 
@@ -44,24 +43,29 @@ class Unknown(RuntimeError):
 class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
     """Counts while active.
 
-    linear:    MACs of products with a parameter, or with what casts and views make of one.
+    linear:    MACs of products with the model's own numbers: parameters, buffers, and whatever is made of these alone
+               (a weight under a mask, a low-rank sum, the matrices of the experts a token is sent to).
     necessary: MACs of products of activations, over unmasked pairs.
     executed:  the same over the pairs that are multiplied.
+    uncounted: names of operations that were run and of which nothing is known.
 
     With `meta`, the pass carries no floating numbers: whatever meets a meta tensor becomes one. What is computed
     from whole numbers alone (positions, masks) stays real, so that masks can be counted.
     """
 
-    def __init__(self, parameters: list[Tensor], *, meta: bool) -> None:
+    def __init__(self, parameters: Iterable[Tensor], buffers: Iterable[Tensor] = (), *, meta: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.meta = meta
         self.linear = self.necessary = self.executed = 0
-        self._storages: dict[int, Any] = {}
+        self.uncounted: set[str] = set()
+        self._own: dict[int, tuple[int, Any]] = {}
         self._seen: set[int] = set()
         self._inside_fused = False
         self._scores: tuple[int, int, float] | None = None  # numel, MACs and kept share of the last scores
-        for parameter in parameters:
-            self._keep(parameter)
+        for tensors, kind in ((buffers, _FIXED), (parameters, _LEARNED)):
+            for tensor in tensors:
+                for part in _parts(tensor):
+                    self._keep(part, kind)
 
     def touched(self, parameter: Tensor) -> bool:
         """Whether any operation read the parameter."""
@@ -84,15 +88,25 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         kwargs = dict(kwargs or {})
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         self._seen.update(_storage(t) for t in tensors)
-        from_parameters = bool(tensors) and all(self._from_parameter(t) for t in tensors)
         if not self._inside_fused:
             self._observe(func, args, kwargs)
+        kind = self._kind_of_result(func, args, tensors)
         out = self._call(func, args, kwargs, tensors)
-        if from_parameters and func not in _PRODUCTS:
-            for result in tree_leaves(out):
-                if isinstance(result, Tensor):
-                    self._keep(result)
+        for result in tree_leaves(out):
+            if isinstance(result, Tensor) and kind is not None:
+                self._keep(result, kind)
+            elif isinstance(result, Tensor) and func._schema.is_mutable:  # an input was written into a buffer
+                self._own.pop(_storage(result), None)
         return out
+
+    def _kind_of_result(self, func: Any, args: tuple[Any, ...], tensors: list[Tensor]) -> int | None:
+        """What the result is made of; None where an input has a part in it."""
+        kinds = [self._kind(t) for t in tensors]
+        if kinds and all(kind is not None for kind in kinds):
+            return _MADE if operation_name(func) in MATRICES else max(kind for kind in kinds if kind is not None)
+        if operation_name(func) in _LOOKUPS and isinstance(args[0], Tensor) and args[0].dim() == 3:
+            return self._kind(args[0])  # whole matrices, taken from a bank by number
+        return None
 
     def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
         if not self.meta:
@@ -104,21 +118,34 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         return func(*args, **kwargs)
 
     def _observe(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if func in _PRODUCTS:
-            left, right = (args[i] for i in _PRODUCTS[func])
-            self._product(left, right)
-        elif func is aten.convolution.default:
-            self.linear += _convolution(args)
-        elif func in _FUSED:
+        name = operation_name(func)
+        if name in MATRICES:
+            first, second, macs = MATRICES[name]
+            self._product(args[first], args[second], macs(args[first], args[second]))
+        elif name in CONVOLUTIONS:
+            self.linear += convolution(args)
+        elif name in FUSED:
             query, key, value = args[:3]
             causal = next((a for a in args[3:] if isinstance(a, bool)), kwargs.get("is_causal", False))
             self._pairs(query, key, value, kwargs.get("attn_mask"), bool(causal))
+        elif name == "aten::linalg_solve_triangular":
+            self.executed += substitution(args)
+            self.necessary += substitution(args)
+        elif name in RECURRENT:
+            self.linear += recurrent(args)
+        elif (macs_of_packed := quantised(func, args)) is not None:
+            self.linear += macs_of_packed
+        elif not multiplies_nothing(func):
+            self._unknown(name)
         elif func in _MASKING and self._scores is not None:
             self._masking(func, args)
 
-    def _product(self, left: Tensor, right: Tensor) -> None:
-        macs = left.numel() * (right.shape[-1] if right.dim() > 1 else 1)
-        if self._from_parameter(left) or self._from_parameter(right):
+    def _unknown(self, name: str) -> None:
+        self.uncounted.add(name)
+
+    def _product(self, left: Tensor, right: Tensor, macs: int) -> None:
+        matrices = left.dim() <= 2 and right.dim() <= 2
+        if any(kind is not None and (kind != _MADE or matrices) for kind in map(self._kind, (left, right))):
             self.linear += macs
             return
         self.executed += macs
@@ -140,7 +167,7 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
             mask = min(tensors, key=Tensor.numel)
             if mask.numel() == numel and self.meta and all(t.is_meta for t in tensors):
                 return  # two activations of the same shape: a residual, not a mask
-            if self._from_parameter(mask):
+            if self._kind(mask) in (_LEARNED, _MADE):
                 return  # a learned bias
             share = _kept(mask)
         elif func in (aten.where.self, aten.where.ScalarOther):
@@ -181,12 +208,21 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
             self.executed += pairs * width
         self.necessary += kept * width
 
-    def _from_parameter(self, tensor: Tensor) -> bool:
-        return _storage(tensor) in self._storages
+    def _kind(self, tensor: Tensor) -> int | None:
+        return self._own[storage][0] if (storage := _storage(tensor)) in self._own else None
 
-    def _keep(self, tensor: Tensor) -> None:
+    def _keep(self, tensor: Tensor, kind: int) -> None:
         storage = tensor.untyped_storage()
-        self._storages[storage._cdata] = storage  # held, so that no other tensor is given its address
+        # Held, so that no other tensor is given its address. A view keeps what its storage is.
+        self._own.setdefault(storage._cdata, (kind, storage))
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """The tensor, and the ones it is put together from: the rounded weight and the scales of a quantised one."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [tensor, *(part for name in names for part in _parts(getattr(tensor, name)))]
 
 
 def _storage(tensor: Tensor) -> int:
@@ -199,13 +235,3 @@ def _kept(mask: Tensor) -> float:
         raise Unknown("the values of an attention mask are not known")
     kept = mask if mask.dtype == torch.bool else mask > MASKED
     return float(kept.sum()) / mask.numel()
-
-
-def _convolution(args: tuple[Any, ...]) -> int:
-    """MACs of ``aten.convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)``."""
-    x, weight, _, stride, padding, dilation, transposed = args[:7]
-    if transposed:
-        return int(x.numel() * weight[0].numel())
-    extents = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
-    places = math.prod((size + 2 * pad - wide * (kern - 1) - 1) // step + 1 for size, kern, step, pad, wide in extents)
-    return int(x.shape[0] * places * weight.numel())

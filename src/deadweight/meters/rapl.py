@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from deadweight.meters.reading import Provenance
 _PERMISSION = (
     "allow reading: sudo chmod -R a+r {root}/*/energy_uj (until the next boot), a udev rule for a group, or run as root"
 )
+
+_STILL = 0.02  # seconds; a counter of a running processor moves every one or two milliseconds
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class RaplEnergy:
 
 def rapl_devices(root: str | os.PathLike[str] | None = None) -> list[EnergyDevice]:
     """Processor packages and their memory. Zones inside a package (cores, uncore) and the platform zone that
-    holds all packages are left out: their joules are in those already.
+    holds all packages are left out: their joules are in those already. So is a zone that shows the counter of
+    another one.
 
     Parameters
     ----------
@@ -63,9 +67,57 @@ def rapl_devices(root: str | os.PathLike[str] | None = None) -> list[EnergyDevic
             devices += [
                 _zone(rapl, inner, f"dram of {package.name}", place)
                 for inner in sorted(zone.glob("intel-rapl:*"))
-                if _named(inner) == "dram"
+                if _named(inner).startswith("dram")
             ]
+    devices = _named_apart(_once(devices))
     return devices or [NullEnergy("cpu", f"no package zone in {place}", "load the kernel module intel_rapl_msr")]
+
+
+def _once(devices: list[EnergyDevice]) -> list[EnergyDevice]:
+    """Without zones that show another one's counter, as some processors do for each of their dies."""
+    kept: list[EnergyDevice] = []
+    for device in devices:
+        first = next((one for one in kept if _same_counter(one, device)), None)
+        if first is None:
+            kept.append(device)
+        elif isinstance(first, RaplEnergy):
+            scope = f"{first.scope}; {device.name} shows the same counter and is not charged again"
+            kept[kept.index(first)] = replace(first, scope=scope)
+    return kept
+
+
+def _same_counter(first: EnergyDevice, second: EnergyDevice) -> bool:
+    """Read between two looks at the first, the second lies between them, before the first has moved and after.
+
+    Counters of their own are far apart. Dies of one package are known to show one counter; of different packages that
+    is believed only where the counter was seen to move.
+    """
+    package = first.name.partition("-die-")[0]
+    moved = package != first.name and package == second.name.partition("-die-")[0]
+    began, start = time.monotonic(), first.joules()
+    while _between(first, second):
+        if moved or first.joules() != start:
+            return _between(first, second)
+        if time.monotonic() - began > _STILL:
+            return False
+        time.sleep(_STILL / 20)
+    return False
+
+
+def _between(first: EnergyDevice, second: EnergyDevice) -> bool:
+    before, there, after = first.joules(), second.joules(), first.joules()
+    return None not in (before, there, after) and bool(there) and before <= there <= after  # type: ignore[operator]
+
+
+def _named_apart(devices: list[EnergyDevice]) -> list[EnergyDevice]:
+    """Zones of one name by their folders as well."""
+    names = [device.name for device in devices]
+    return [
+        replace(device, name=f"{device.name} ({device.path.parent.name})")
+        if isinstance(device, RaplEnergy) and names.count(device.name) > 1
+        else device
+        for device in devices
+    ]
 
 
 def _named(zone: Path) -> str:
@@ -90,7 +142,7 @@ def _zone(rapl: Any, folder: Path, kind: str, root: Path) -> EnergyDevice:
     return RaplEnergy(
         label,
         Path(zone.energy_uj_path),
-        float(zone.max_energy_range_uj) / 1e6,
+        float(zone.max_energy_range_uj) / 1e6 or None,  # 0 where the kernel could not tell
         f"{whole}, whatever process uses it",
         cure=f"check {folder}",
     )

@@ -58,6 +58,9 @@ class _StepProducts(Products):  # type: ignore[no-untyped-call]  # torch leaves 
     def __init__(self, parameters: list[Tensor]) -> None:
         super().__init__(parameters, meta=False)
 
+    def _unknown(self, name: str) -> None:
+        """No remark: a backward pass has elementwise operations of its own for each of the forward pass."""
+
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

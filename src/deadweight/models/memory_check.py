@@ -7,18 +7,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 
 from deadweight.errors import MachineError
+from deadweight.models.free_memory import free_memory
 from deadweight.source import Source
 
 MARGIN = 1.1  # what reading the weights takes besides the weights
 
 
 def require_room(source: Source, dtype: torch.dtype | None = None, **options: Any) -> None:
-    """Refuse a model whose weights are larger than the free memory.
+    """Refuse a model whose weights are larger than the free memory, of the machine or of the container.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def require_room(source: Source, dtype: torch.dtype | None = None, **options: An
         The weights do not fit; the message says both sizes.
     """
     needed = weight_bytes(source, dtype or torch.float32, **options)
-    free = psutil.virtual_memory().available
+    free = free_memory()
     if needed is not None and needed * MARGIN > free:
         raise MachineError(
             f"{source.text!r} needs {_gib(needed)} for its weights, and {_gib(free)} are free",

@@ -52,7 +52,8 @@ def profile(
         gradients and is left as it was found.
     batches:
         Yields ``(inputs,)``, ``(inputs, labels)`` or ``(inputs, labels, ids)``, or bare inputs: a tensor whose first
-        dimension is the batch, or a mapping of such tensors (Hugging Face models). Labels are integers, or None.
+        dimension is the batch, or a mapping of such tensors (Hugging Face models). Labels are integers, or None. Of
+        texts, padding by their ``attention_mask`` does not count, on whichever side it is.
     probes:
         ``"all"`` or names from ``deadweight list probes``.
     device:
@@ -97,6 +98,7 @@ def profile(
             if not batch_size(inputs):
                 continue
             hashes = item_hashes(inputs, ids)
+            inputs = _padded_right(inputs, anatomy)
             recorder.features = classes and labels is not None
             recorder.clear(_mask(inputs, anatomy, place), folds(hashes))
             answers = answers_of(_forward(anatomy.model, inputs, place), facts.outputs)
@@ -179,6 +181,28 @@ def _unpacked(batch: Any, index: int) -> tuple[Inputs, Labels | None, Any]:
             expected="one integer an input, or None",
         )
     return inputs, values.astype(np.int64), ids
+
+
+def _padded_right(inputs: Inputs, anatomy: Anatomy) -> Inputs:
+    """The texts of a language model's batch with their padding moved behind them, where it changes nothing.
+
+    A model that counts positions from the left edge, or that heeds no mask, makes other numbers of a text behind
+    padding. Texts with holes are left as they are.
+    """
+    mask = None if isinstance(inputs, Tensor) else inputs.get("attention_mask")
+    if anatomy.kind != "causal_lm" or isinstance(inputs, Tensor) or mask is None or mask.dim() != 2:
+        return inputs
+    kept_BT = mask.bool()
+    starts_B, counts_B = kept_BT.int().argmax(1), kept_BT.sum(1)
+    places_T = torch.arange(mask.shape[1], device=mask.device)
+    whole_BT = (places_T >= starts_B[:, None]) & (places_T < (starts_B + counts_B)[:, None])
+    if not starts_B.any() or not torch.equal(kept_BT, whole_BT):
+        return inputs
+    order_BT = (places_T + starts_B[:, None]) % mask.shape[1]
+    return {
+        name: value.gather(1, order_BT.to(value.device)) if value.shape == mask.shape else value
+        for name, value in inputs.items()
+    }
 
 
 def _mask(inputs: Inputs, anatomy: Anatomy, place: torch.device) -> Tensor | None:

@@ -108,7 +108,7 @@ class Recorder:
         self.clear()
 
     def _on_embedding(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._embeddings = self.anatomy.embedding_tokens(output)
+        self._embeddings = self.anatomy.embedding_tokens(stream(output))
         if self._embeddings is not None:  # a copy: some models add the positional encoding in place
             self._embeddings = self._embeddings.clone()
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from deadweight.prompting.plain import device_of
 from deadweight.prompting.trie import Ints, Trie
 
 NAME = "deadweight_blocks"
@@ -113,7 +114,7 @@ def attend(
 
 def can_attend(model: Any) -> bool:
     """Whether the model uses PyTorch's attention on a CPU, where blocks pay; other kernels keep the whole mask."""
-    on_cpu = model.get_input_embeddings().weight.device.type == "cpu"
+    on_cpu = device_of(model).type == "cpu"
     return on_cpu and getattr(model.config, "_attn_implementation", None) == "sdpa"
 
 

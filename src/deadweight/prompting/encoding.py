@@ -50,7 +50,8 @@ def encode_queries(
 
     The boundary rule is lm-evaluation-harness's: trailing white space of the prompt moves to the label, prompt and
     prompt + label are encoded apart, and the label's tokens are what the second has beyond the length of the first.
-    An empty prompt is the tokenizer's BOS token, else its EOS token.
+    An empty prompt is the tokenizer's BOS token, else its EOS token. A prompt that begins with what the tokenizer puts
+    before a text, as chat templates write it, gets no second one.
 
     Raises :class:`InputError` for a label without tokens, two labels of a prompt with the same tokens, and a
     sequence the model cannot hold.
@@ -58,7 +59,7 @@ def encode_queries(
     leading = _leading_ids(tokenizer)
     texts = [prompt.rstrip() for prompt in prompts]
     spaces = [prompt[len(text) :] for prompt, text in zip(prompts, texts, strict=True)]
-    contexts = [leading + ids for ids in _ids(tokenizer, texts)]
+    contexts = [_begun(leading, ids) for ids in _ids(tokenizer, texts)]
     wholes = iter(
         _ids(
             tokenizer,
@@ -69,7 +70,7 @@ def encode_queries(
     for p, own in enumerate(labels):
         seen: dict[tuple[int, ...], str] = {}
         for n, label in enumerate(own):
-            whole = leading + next(wholes)
+            whole = _begun(leading, next(wholes))
             context = contexts[p]
             if not context:
                 context = [_start_id(tokenizer)]
@@ -109,6 +110,16 @@ def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     # verbose=False: our own check of the length is the one that counts.
     encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     return [list(ids) for ids in encoded]
+
+
+def prompt_ids(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    """The tokens of prompts to continue: with what the tokenizer puts before a text, once, and nothing after."""
+    leading = _leading_ids(tokenizer)
+    return [_begun(leading, ids) for ids in _ids(tokenizer, prompts)]
+
+
+def _begun(leading: list[int], ids: list[int]) -> list[int]:
+    return ids if ids[: len(leading)] == leading else leading + ids
 
 
 def _leading_ids(tokenizer: Any) -> list[int]:

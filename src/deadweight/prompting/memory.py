@@ -9,6 +9,8 @@ import numpy as np
 
 from deadweight.errors import InputError
 from deadweight.prompting.blocks import BLOCK
+from deadweight.prompting.lengths import text_config
+from deadweight.prompting.plain import input_weight
 from deadweight.prompting.trie import Ints
 
 # Beyond this many tokens a pass gains nothing from larger matrices.
@@ -48,16 +50,11 @@ def pack_budget(model: Any, longest: int, memory: int | None, whole_masks: bool)
     Raises :class:`InputError` when not even 16 tokens fit beside the longest sequence.
     """
     budget = DEFAULT_MEMORY if memory is None else memory
-    config = model.config.get_text_config()
-    bytes_each = model.get_input_embeddings().weight.element_size()
-    heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    cached = 2 * 2 * config.num_hidden_layers * head_dim * bytes_each
-    cached *= getattr(config, "num_key_value_heads", None) or heads
-    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    sizes = _sizes(model)
+    cached = 2 * 2 * sizes.layers * sizes.cached * sizes.bytes
     beside = LARGEST_PACK if whole_masks else BLOCK
-    token = cached + bytes_each * (8 * config.hidden_size + 3 * inner + 2 * longest + beside)
-    answer = 12 * config.vocab_size
+    token = cached + sizes.bytes * (8 * sizes.hidden + 3 * sizes.inner + 2 * longest + beside)
+    answer = 12 * sizes.vocabulary
     fixed = cached * longest
     tokens = (budget - fixed - max(budget // 4, answer)) // token
     if tokens < SMALLEST_PACK:
@@ -68,3 +65,63 @@ def pack_budget(model: Any, longest: int, memory: int | None, whole_masks: bool)
             cure="raise memory=, or use fewer demonstrations",
         )
     return PackBudget(int(min(tokens, LARGEST_PACK)), max(1, budget // 4 // answer))
+
+
+def within(budget: PackBudget, row: int | None, longest: int) -> PackBudget | None:
+    """A budget whose packs, with the path that is kept beside them, stay within a row of so many tokens.
+
+    None where no pack worth its while fits beside the longest sequence.
+    """
+    if row is None or budget.tokens + longest <= row:
+        return budget
+    return PackBudget(row - longest, budget.answers) if row - longest >= SMALLEST_PACK else None
+
+
+def plain_budget(model: Any, memory: int | None) -> tuple[int, int]:
+    """Bytes that a token of an ordinary pass takes, with its logits and its row of scores, and those there are."""
+    sizes = _sizes(model)
+    token = sizes.bytes * (16 * sizes.hidden + 4 * sizes.inner) + 12 * sizes.vocabulary
+    return token, DEFAULT_MEMORY if memory is None else memory
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Of a model in numbers: what a layer caches is as wide as its keys."""
+
+    layers: int
+    hidden: int
+    inner: int
+    cached: int
+    vocabulary: int
+    bytes: int
+
+
+def _sizes(model: Any) -> _Sizes:
+    config, weight = text_config(model.config), input_weight(model)
+    hidden = _largest(config, "hidden_size") or int(weight.shape[-1])
+    heads = _largest(config, "num_attention_heads")
+    width = max(_largest(config, "head_dim"), _largest(config, "global_head_dim")) or (hidden // heads if heads else 0)
+    cached = width * (_largest(config, "num_key_value_heads") or heads) if heads else hidden
+    return _Sizes(
+        layers=_largest(config, "num_hidden_layers") or 1,
+        hidden=hidden,
+        inner=_largest(config, "intermediate_size") or 4 * hidden,
+        cached=cached,
+        vocabulary=_largest(config, "vocab_size") or len(weight),
+        bytes=weight.element_size(),
+    )
+
+
+def _largest(config: Any, name: str) -> int:
+    """A number of a configuration, the largest where each layer has its own; 0 where there is none."""
+    try:
+        value = getattr(config, name, None)
+    except Exception:  # a configuration that tells such numbers layer by layer, and says so in an error of its own
+        value = [getattr(one, name, None) for one in _by_layer(config)]
+    numbers = value if isinstance(value, list | tuple) else [value]
+    return max((one for one in numbers if isinstance(one, int)), default=0)
+
+
+def _by_layer(config: Any) -> list[Any]:
+    layers = getattr(config, "per_layer_config", None) or []
+    return list(layers.values() if isinstance(layers, dict) else layers)

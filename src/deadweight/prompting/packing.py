@@ -9,9 +9,8 @@ and the pack, never by the number of prompts.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -20,34 +19,12 @@ import torch
 from torch import Tensor
 
 from deadweight.prompting.blocks import attending, blocks_of, can_attend, forget, stand_in
+from deadweight.prompting.lengths import Windows, text_config, windows
 from deadweight.prompting.memory import PackBudget
+from deadweight.prompting.plain import input_weight, plain_log_probs
 from deadweight.prompting.trie import Ints, Trie, build_trie
 
 How = Literal["blocks", "masks", "plain"]
-
-
-@dataclass(frozen=True)
-class Windows:
-    """How far attention reaches: for each kind of layer its sliding window, None for all of the context.
-
-    `by_kind` is keyed by the names in the configuration's ``layer_types``; a model with a single kind of layer has
-    the key ``""``.
-    """
-
-    by_kind: dict[str, int | None]
-
-
-def windows(config: Any) -> Windows | None:
-    """The attention windows a configuration declares; None when a layer is no plain or sliding attention."""
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    window = getattr(config, "sliding_window", None)
-    kinds = sorted(set(getattr(config, "layer_types", None) or []))
-    if not kinds:
-        return Windows({"": window})
-    reach = {"full_attention": None, "sliding_attention": window}
-    if any(kind not in reach for kind in kinds):
-        return None
-    return Windows({kind: reach[kind] for kind in kinds} if len(kinds) > 1 else {"": reach[kinds[0]]})
 
 
 def log_probs(
@@ -94,7 +71,7 @@ def _forward(
     """Run the trie; yields float32 logits [rows, vocabulary] and the rows' nodes, for every pass that has any."""
     from transformers import DynamicCache
 
-    weight = model.get_input_embeddings().weight
+    weight = input_weight(model)
     device = weight.device
     selective = "logits_to_keep" in inspect.signature(model.forward).parameters
     cuts = budget.cuts(len(trie), answers)
@@ -150,7 +127,7 @@ _verified: WeakKeyDictionary[Any, tuple[object, How]] = WeakKeyDictionary()
 
 
 def packs(model: Any, reach: Windows | None) -> How:
-    """How the model scores a packed trie as it scores plain sequences: tried on three tiny ones, once a model.
+    """How the model scores a packed trie as it scores plain sequences: tried on three short ones, once per model.
 
     No list of families could answer this: what counts is whether this model, with the attention it now has, heeds
     the mask, the positions and the cache it is given.
@@ -174,42 +151,36 @@ def _first_that_agrees(model: Any, reach: Windows | None) -> How:
 
 
 def _same_packed_and_plain(model: Any, reach: Windows, how: How) -> bool:
-    size = model.get_input_embeddings().num_embeddings
-    ids = [int(i) for i in (np.arange(1, 12) * 7919) % size]
-    sequences = [ids[:7], [*ids[:3], *ids[7:10]], [*ids[:1], *ids[9:11]]]
-    trie, paths = build_trie(sequences, [0, 0, 0])
-    last = np.asarray([path[-1] for path in paths])
-    tolerance = 1e-2 if model.get_input_embeddings().weight.dtype == torch.float32 else 0.25
-    targets = np.arange(3) % size
-    try:
-        packed = log_probs(model, trie, last, targets, PackBudget(5, 5), reach, how)
-    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError):
-        return False  # it does not take the arguments at all, which is an answer too
-    plain = [plain_log_probs(model, s, [(len(s) - 1, [int(t)])]) for s, t in zip(sequences, targets, strict=True)]
-    return bool(torch.allclose(packed, torch.cat([one for (one,) in plain]), rtol=0, atol=tolerance))
+    """Three sequences that part after a while, so that in the row the later ones lie far from what they share.
 
-
-def plain_log_probs(
-    model: Any,
-    tokens: Sequence[int],
-    answers: Sequence[tuple[int, Sequence[int]]],
-    best: list[Tensor] | None = None,
-) -> list[Tensor]:
-    """One sequence, one ordinary forward pass: for each (start, targets) of `answers` the log-probabilities of the
-    targets after positions start, start + 1, …
-
-    Whether each target is the likeliest token of all is added to `best` where that is given.
+    They end alike, so that their answers differ by what came before alone; being off by a thousandth of that is being
+    wrong, however little a model attends.
     """
-    device = model.get_input_embeddings().weight.device
-    first = min(start for start, _ in answers)
-    output = model(input_ids=torch.tensor([list(tokens)], device=device), use_cache=False)
-    logits_TV = output.logits[0, first:].float()
-    log_probs_TV = torch.log_softmax(logits_TV, dim=-1)
-    found = []
-    for start, targets in answers:
-        rows = torch.arange(start - first, start - first + len(targets))
-        wanted = torch.tensor(list(targets))
-        found.append(log_probs_TV[rows, wanted].cpu())
-        if best is not None:
-            best.append(logits_TV[rows].argmax(dim=-1).cpu() == wanted)
-    return found
+    size = _vocabulary(model)
+    ids = [int(i) for i in (np.arange(1, 50) * 7919) % size]
+    sequences = [[*ids[:15], *ids[15:30], ids[0]], [*ids[:15], *ids[30:45], ids[0]], [*ids[:4], *ids[45:48], ids[0]]]
+    trie, paths = build_trie(sequences, [0, 0, 0])
+    targets = [(n * 104729 + 1) % size for n in range(4)]
+    last = np.asarray([path[-1] for path in paths]).repeat(len(targets))
+    try:
+        packed = log_probs(model, trie, last, np.asarray(targets * 3), PackBudget(18, 18), reach, how)
+    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError):
+        return False  # it does not take the arguments at all, which is an answer too
+    asked = [[(len(one) - 1, [target]) for target in targets] for one in sequences]
+    plain = torch.stack(
+        [
+            torch.cat([score for score, _ in plain_log_probs(model, [one], [want])[0]])
+            for one, want in zip(sequences, asked, strict=True)
+        ]
+    )
+    rounding = 20 * torch.finfo(input_weight(model).dtype).eps * (1 + float(plain.abs().max()))
+    context = float((plain.amax(0) - plain.amin(0)).max())
+    worst = 1e-2 if input_weight(model).dtype in (torch.float32, torch.float64) else 0.25
+    return bool(torch.allclose(packed.view(3, -1), plain, rtol=0, atol=min(worst, max(rounding, context / 1000))))
+
+
+def _vocabulary(model: Any) -> int:
+    return int(getattr(text_config(model.config), "vocab_size", None) or len(input_weight(model)))
+
+
+__all__ = ["How", "Windows", "log_probs", "packs", "windows"]

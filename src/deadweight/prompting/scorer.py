@@ -13,8 +13,10 @@ from torch import Tensor
 
 from deadweight.errors import InputError
 from deadweight.prompting.encoding import Query, encode_queries, label_lists
-from deadweight.prompting.memory import pack_budget
-from deadweight.prompting.packing import log_probs, packs, plain_log_probs, windows
+from deadweight.prompting.lengths import row_limit, same_up_to, windows
+from deadweight.prompting.memory import pack_budget, plain_budget, within
+from deadweight.prompting.packing import log_probs, packs
+from deadweight.prompting.plain import batched_log_probs, begin_anew
 from deadweight.prompting.trie import build_trie
 
 if TYPE_CHECKING:
@@ -119,43 +121,75 @@ def _flat_log_probs(
     model: Any, queries: Sequence[Query], memory: int | None, best: Tensor | None = None
 ) -> tuple[Tensor, list[int]]:
     """The log-probability of every label token of every query, one after another, and how many each has."""
-    targets = [query.tokens[query.start :] for query in queries]
-    sizes = [len(one) for one in targets]
+    sizes = [len(query.tokens) - query.start for query in queries]
     longest = max(len(query.tokens) for query in queries)
-    reach = windows(model.config)
+    alike = same_up_to(model.config)
+    packed = [number for number, query in enumerate(queries) if alike is None or len(query.tokens) - 1 <= alike]
     with _evaluating(model):
         pack_budget(model, longest, memory, whole_masks=False)  # refuses a budget too small before anything is computed
-        how = packs(model, reach)
-        if reach is not None and how != "plain":
-            space = pack_budget(model, longest, memory, whole_masks=how == "masks")
-            # A label's last token predicts nothing we ask for, so it is never fed to the model.
-            trie, nodes = build_trie([q.tokens[:-1] for q in queries], [q.start - 1 for q in queries])
-            flat = log_probs(model, trie, np.concatenate(nodes), np.concatenate(targets), space, reach, how, best)
-            return flat, sizes
-        warnings.warn(
-            f"{type(model).__name__} does not take packed sequences; each prompt is computed by itself",
-            stacklevel=3,
-        )
-        return _one_by_one(model, queries, best), sizes
-
-
-def _one_by_one(model: Any, queries: Sequence[Query], best: Tensor | None) -> Tensor:
-    """A forward pass for every distinct sequence: labels of one token after one prompt are read from the same."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for number, query in enumerate(queries):
-        groups.setdefault(query.tokens[:-1], []).append(number)
-    parts: list[Tensor] = [torch.empty(0)] * len(queries)
-    marks: list[Tensor] = [torch.empty(0)] * len(queries)
-    for tokens, members in groups.items():
-        asked = [(queries[one].start - 1, queries[one].tokens[queries[one].start :]) for one in members]
-        found: list[Tensor] = []
-        for one, part in zip(members, plain_log_probs(model, tokens, asked, found), strict=True):
-            parts[one] = part
-        for one, mark in zip(members, found, strict=True):
-            marks[one] = mark
+        if alike is not None:
+            begin_anew(model)
+        parts = [torch.empty(0)] * len(queries)
+        marks = [torch.empty(0, dtype=torch.bool)] * len(queries)
+        rest = set(range(len(queries)))
+        if packed and _packed(model, queries, packed, memory, parts, marks if best is not None else None):
+            rest -= set(packed)
+        elif packed:
+            warnings.warn(
+                f"{type(model).__name__} does not take packed sequences; each prompt is computed by itself",
+                stacklevel=3,
+            )
+        _one_by_one(model, queries, sorted(rest), memory, parts, marks)
     if best is not None:
         best.copy_(torch.cat(marks))
-    return torch.cat(parts)
+    return torch.cat(parts), sizes
+
+
+def _packed(
+    model: Any,
+    queries: Sequence[Query],
+    chosen: Sequence[int],
+    memory: int | None,
+    parts: list[Tensor],
+    marks: list[Tensor] | None,
+) -> bool:
+    """Fill in the chosen scores from packs; False, with nothing filled in, where the model cannot be packed."""
+    reach = windows(model.config)
+    how = packs(model, reach)
+    if reach is None or how == "plain":
+        return False
+    own = [queries[number] for number in chosen]
+    longest = max(len(query.tokens) for query in own)
+    space = within(pack_budget(model, longest, memory, whole_masks=how == "masks"), row_limit(model.config), longest)
+    if space is None:
+        return False
+    targets = [query.tokens[query.start :] for query in own]
+    # A label's last token predicts nothing we ask for, so it is never fed to the model.
+    trie, nodes = build_trie([query.tokens[:-1] for query in own], [query.start - 1 for query in own])
+    best = None if marks is None else torch.zeros(sum(map(len, targets)), dtype=torch.bool)
+    flat = log_probs(model, trie, np.concatenate(nodes), np.concatenate(targets), space, reach, how, best)
+    sizes = [len(one) for one in targets]
+    for number, part in zip(chosen, torch.split(flat, sizes), strict=True):
+        parts[number] = part
+    if marks is not None and best is not None:
+        for number, mark in zip(chosen, torch.split(best, sizes), strict=True):
+            marks[number] = mark
+    return True
+
+
+def _one_by_one(
+    model: Any,
+    queries: Sequence[Query],
+    chosen: Sequence[int],
+    memory: int | None,
+    parts: list[Tensor],
+    marks: list[Tensor],
+) -> None:
+    found: list[Tensor] = []
+    own = [queries[number] for number in chosen]
+    scores = batched_log_probs(model, own, *plain_budget(model, memory), found)
+    for number, part, mark in zip(chosen, scores, found, strict=True):
+        parts[number], marks[number] = part, mark
 
 
 @contextmanager
