@@ -45,6 +45,24 @@ class Source:
             f"{option}={value!r} in {self.text!r}", expected="true or false", cure=f"write ?{option}=false"
         )
 
+    def number(self, option: str, *, lowest: int, highest: int | None = None) -> int | None:
+        """A whole-number option, None where it is not given; raises :class:`SourceError` outside its range.
+
+        >>> parse_source("folder:pictures?bits=12").number("bits", lowest=9, highest=16)
+        12
+        """
+        text = self.options.get(option)
+        if text is None:
+            return None
+        value = int(text) if re.fullmatch(r"[+-]?\d{1,18}", text.strip()) else None
+        if value is None or value < lowest or (highest is not None and value > highest):
+            raise SourceError(
+                f"{option}={text!r} in {self.text!r}",
+                expected=f"a whole number, {lowest} or more" if highest is None else f"{lowest} to {highest}",
+                cure=f"write ?{option}={lowest if highest is None else highest}",
+            )
+        return value
+
 
 def parse_source(text: str, *, example: str = "timm:vit_base_patch16_224") -> Source:
     """Split a source string; a missing scheme raises :class:`SourceError` with an example.

@@ -48,7 +48,15 @@ def test_embedded_sources_ask_nobody(tmp_path):
     "arguments",
     [
         ["depth", "--vision", "embedded:digits-vit", "--limit", "60"],
-        ["depth", "--vision", "timm:vit_tiny_patch16_224?pretrained=false", "--limit", "20"],
+        [
+            "depth",
+            "--vision",
+            "timm:vit_tiny_patch16_224?pretrained=false",
+            "--images",
+            "embedded:digits?classes=none",
+            "--limit",
+            "20",
+        ],
         ["attention", "--mechanisms", "sdpa", "--steps", "2", "--budget", "30s"],
         ["icl", "--dry-run"],
         ["audit", "--dry-run"],

@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from deadweight.data.folders import _small
+from deadweight.data.eight_bits import UnknownScaleError, eight_bits
+from deadweight.data.folders import small
 from deadweight.data.images import Gallery, digest
 from deadweight.errors import SourceError
 from deadweight.network import hub_reach
@@ -42,7 +43,7 @@ def load_parts(source: Source, cure: str) -> tuple[Any, str | None]:
 def gallery(source: Source) -> Gallery:
     """``hf:DATASET[:CONFIG][@REV][#SPLIT]`` with an image column and a class column, found by their declared types.
 
-    With a split, its images alone are used, and a part of them held out.
+    With a split, its images alone are used, and a part of them held out. Rows without a class are left out.
     """
     import datasets
 
@@ -59,22 +60,49 @@ def gallery(source: Source) -> Gallery:
             expected="one of type Image and one of type ClassLabel",
         )
     whole = datasets.concatenate_datasets([parts[part] for part in names])
-    labels = tuple(int(value) for value in whole[label])
     first = len(parts[names[0]])
+    numbers = class_numbers(source, whole[label], features[label], label)
+    rows = [row for row, number in enumerate(numbers) if number is not None]
+    labels = tuple(number for number in numbers if number is not None)
+    held_out = tuple(at for at, row in enumerate(rows) if row >= first)
 
     def opened(index: int) -> Image.Image:
-        picture: Image.Image = whole[index][image]
-        return picture
+        try:
+            return eight_bits(whole[rows[index]][image])
+        except UnknownScaleError as problem:
+            raise SourceError(
+                f"row {rows[index] + 1} of {source.text!r}: nothing says which value is white ({problem})",
+                expected="8 or 16 bits a channel, or floats in [0, 1]",
+            ) from problem
 
     def fingerprint(used: Sequence[int]) -> str:
         marks = "".join(str(parts[part]._fingerprint) for part in names)
-        return digest([marks.encode(), repr(list(used)).encode()])
+        return digest([marks.encode(), repr([rows[index] for index in used]).encode()])
 
+    missing = len(numbers) - len(rows)
     return Gallery(
         open=opened,
         labels=labels,
         classes=tuple(features[label].names),
-        validation=tuple(range(first, len(whole))) if len(names) > 1 else None,
+        validation=held_out if held_out and len(held_out) < len(rows) else None,
         fingerprint=fingerprint,
-        transform=_small,
+        transform=small,
+        notes=(f"{missing} rows without a class are left out",) if missing else (),
     )
+
+
+def class_numbers(source: Source, values: Sequence[Any], kind: Any, column: str) -> list[int | None]:
+    """The class of each row, None for rows without one: nothing there, or -1, as sets whose labels are secret have it.
+
+    Raises :class:`SourceError` for a number that stands for no class.
+    """
+    known = len(kind.names)
+    numbers = [None if value is None or value == -1 else int(value) for value in values]
+    for row, number in enumerate(numbers, start=1):
+        if number is not None and not 0 <= number < known:
+            raise SourceError(
+                f"row {row} of {source.text!r} has the class {number} in column {column!r}",
+                expected=f"0 to {known - 1}, for its {known} classes, or -1 for no class",
+                cure="declare the names of all classes in the data set",
+            )
+    return numbers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from deadweight.data.hub import load_parts
+from deadweight.data.hub import class_numbers, load_parts
 from deadweight.errors import SourceError
 from deadweight.source import Source
 
@@ -29,9 +29,10 @@ def rows(source: Source) -> Iterable[dict[str, Any]]:
         )
     table = parts[chosen]
     classes = {name: kind for name, kind in table.features.items() if isinstance(kind, datasets.ClassLabel)}
-    for row in table:
+    numbers = {name: class_numbers(source, table[name], kind, name) for name, kind in classes.items()}
+    for at, row in enumerate(table):
         named = {
-            name: kind.int2str(row[name]) if row[name] is not None and row[name] >= 0 else None
+            name: None if (number := numbers[name][at]) is None else kind.int2str(number)
             for name, kind in classes.items()
         }
         yield {**row, **named}

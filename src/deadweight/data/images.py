@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from deadweight.errors import SourceError
+from deadweight.data.classes import ClassNames, Head, HeadNames, aligned, reordered
+from deadweight.errors import InputError, SourceError
 from deadweight.registry import Registry, did_you_mean
 from deadweight.source import Source, parse_source
 
@@ -30,17 +32,22 @@ class ImageSet(Protocol):
 class ImageData:
     """Training and held-out images.
 
+    classes:         the names of the labels 0, 1, …; they know how they stand to a model's outputs.
     channels, size:  of every image, (height, width).
     fingerprint:     a digest of the content, so that a record says what it was computed from.
+    preparation:     one line on how pictures become tensors.
+    notes:           what a reader must know about what was read: pictures left out, the order of the classes.
     """
 
     name: str
     train: ImageSet = field(repr=False)
     validation: ImageSet = field(repr=False)
-    classes: tuple[str, ...]
+    classes: ClassNames
     channels: int
     size: tuple[int, int]
     fingerprint: str
+    preparation: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,11 @@ class Gallery:
     fingerprint: Callable[[Sequence[int]], str]
     transform: Transform
     check: Callable[[Sequence[int]], None] = lambda indices: None
+    notes: tuple[str, ...] = ()
+
+
+class DataNote(UserWarning):
+    """Something about the data that their reader should know: images left out, a class that a part lacks."""
 
 
 IMAGE_SOURCES: Registry[Callable[[Source], Gallery]] = Registry("image source")
@@ -80,7 +92,12 @@ IMAGE_SOURCES.add("hf", "deadweight.data.hub:gallery")
 
 
 def load_images(
-    source: str, *, limit: int | None = None, transform: Transform | None = None, split_seed: int = 0
+    source: str,
+    *,
+    limit: int | None = None,
+    transform: Transform | None = None,
+    split_seed: int = 0,
+    head: Head | None = None,
 ) -> ImageData:
     """Images and labels, split into training and held-out ones.
 
@@ -88,18 +105,24 @@ def load_images(
     ----------
     source:
         ``embedded:digits``, ``embedded:mnist5k``, ``folder:PATH`` (class folders, or ``train/`` and ``val/`` that
-        hold them), ``hf:DATASET[:CONFIG][@REV]``.
+        hold them), ``hf:DATASET[:CONFIG][@REV]``. ``?classes=cat,dog`` puts the classes into another order, that of a
+        model's outputs, and ``?classes=none`` says that they are not a model's.
     limit:
         At most so many images of each part, drawn evenly from the classes by `split_seed`.
     transform:
         Picture to tensor, e.g. ``dw.transform(model)``; by default the source's own small size, in [0, 1].
     split_seed:
         Of the 80/20 split, stratified by class, where the source has none.
+    head:
+        What a model's outputs are called (`deadweight.models.head_names`): labels are then the numbers of the outputs,
+        whatever order the folders come in.
 
     Raises
     ------
     SourceError
         An unknown kind, an empty folder, an unreadable image: before anything is computed.
+    InputError
+        A limit below one; classes that are not the head's, as many or by their names.
 
     Examples
     --------
@@ -115,23 +138,46 @@ def load_images(
             expected=f"one of {', '.join(f'{name}:' for name in IMAGE_SOURCES.names())}",
             cure=did_you_mean(parsed.scheme, IMAGE_SOURCES.names()),
         )
+    check_limit(limit)
     gallery = IMAGE_SOURCES.get(parsed.scheme)(parsed)
+    classes, places = reordered(gallery.classes, parsed)
+    if head is not None:
+        classes, onto = aligned(classes, HeadNames(*head))
+        places = [onto[place] for place in places]
     train, validation = _split(gallery, split_seed)
+    if not train or not validation:
+        raise SourceError(
+            f"{source!r} has {len(train)} images to train on and {len(validation)} held out",
+            expected="some of each: at least one class of two images",
+        )
     train, validation = (_limited(part, gallery.labels, limit, split_seed) for part in (train, validation))
     used = [*train, *validation]
     gallery.check(used)
     prepare = transform or gallery.transform
-    parts = [Pictures(gallery.open, gallery.labels, part, prepare) for part in (train, validation)]
+    labels = [places[label] for label in gallery.labels]
+    parts = [Pictures(gallery.open, labels, part, prepare) for part in (train, validation)]
     image, _ = parts[1][0]
+    for note in gallery.notes:
+        warnings.warn(f"{source}: {note}", DataNote, stacklevel=2)
     return ImageData(
         name=source,
         train=parts[0],
         validation=parts[1],
-        classes=gallery.classes,
+        classes=classes,
         channels=int(image.shape[0]),
         size=(int(image.shape[1]), int(image.shape[2])),
         fingerprint=gallery.fingerprint(used),
+        preparation=str(prepare) if hasattr(prepare, "settings") else "",
+        notes=(*gallery.notes, classes.note) if classes.note else gallery.notes,
     )
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise :class:`InputError` unless `limit` is None or a whole number of at least one."""
+    if limit is None:
+        return
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise InputError(f"limit={limit!r}", expected="a whole number of at least one", cure="leave it out to use all")
 
 
 def _split(gallery: Gallery, seed: int) -> tuple[list[int], list[int]]:

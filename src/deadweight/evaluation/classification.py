@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from deadweight.data import ImageSet
+from deadweight.data.classes import HeadNames, outputs_of
 from deadweight.evaluation.outputs import logits_of
+from deadweight.models.head_names import head_names
 from deadweight.statistics import rate
 
 Batch = tuple[Tensor, list[int]]
@@ -39,7 +41,7 @@ class ReferencePredictions:
     """What a model's answers are held against before and after something is removed from it.
 
     measure: ``accuracy``, against the labels, or ``agreement``, against the intact model's own predictions, where its
-             head tells other classes apart than the images have.
+             images are said to have other classes than its head tells apart.
     truth:   (N,) the answers that count as right.
     right:   (N,) whether the intact model gives them.
     works:   whether it gives them more often than naming the commonest class would; where it does not, nothing it
@@ -60,13 +62,14 @@ def reference_predictions(
     """Answer `images`, `size` at a time, with the intact model, and say what counts as right."""
     logits, labels = predictions(model, images, size)
     answers = logits.argmax(1)
-    places = label_places(model, classes, logits.shape[1])
-    if places is None:
+    matched = label_places(model, classes, logits.shape[1])
+    if matched is None:
         note = (
             f"the head tells {logits.shape[1]} classes apart and the images come in {len(classes)} others: "
             "what is judged is how many of the intact model's predictions change"
         )
         return ReferencePredictions("agreement", answers, torch.ones_like(answers, dtype=torch.bool), True, (note,))
+    places, matching = matched
     truth = torch.tensor([places[label] for label in labels])
     right = answers == truth
     works = beats(int(right.sum()), int(torch.bincount(truth).max()), len(labels))
@@ -74,7 +77,8 @@ def reference_predictions(
         "the intact model is right no more often than the commonest class alone would be, so nothing it loses can be "
         "seen: there are no verdicts"
     )
-    return ReferencePredictions("accuracy", truth, right, works, () if works else (note,))
+    notes = tuple(text for text in (matching, "" if works else note) if text)
+    return ReferencePredictions("accuracy", truth, right, works, notes)
 
 
 def beats(right: int, commonest: int, items: int) -> bool:
@@ -83,16 +87,15 @@ def beats(right: int, commonest: int, items: int) -> bool:
     return found.low is not None and found.low > commonest / items
 
 
-def label_places(model: nn.Module, classes: Sequence[str], outputs: int) -> list[int] | None:
-    """Which output stands for each class; None when the head's classes are others.
+def label_places(model: nn.Module, classes: Sequence[str], outputs: int) -> tuple[list[int], str] | None:
+    """Which output stands for each class, and what a reader must know of how they were matched.
 
-    By the names in the model's config where they are the images' own, else by order where there are as many.
+    None for classes that are said not to be the head's (``?classes=none``); raises :class:`InputError` for others that
+    are not (`deadweight.data.classes.outputs_of`).
     """
-    named: dict[int, str] = getattr(getattr(model, "config", None), "id2label", None) or {}
-    places = {str(name): place for place, name in named.items()}
-    if set(places) == set(classes) and len(places) == len(classes):
-        return [int(places[name]) for name in classes]
-    return list(range(outputs)) if outputs == len(classes) else None
+    if getattr(classes, "order", "") == "other":
+        return None
+    return outputs_of(classes, HeadNames(*(head_names(model, outputs) or (((),) * outputs, False))))
 
 
 def stratified_subset(images: ImageSet, count: int, seed: int, *, leave_out: Sequence[int] = ()) -> list[int]:

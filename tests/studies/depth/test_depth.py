@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from deadweight.data import as_tensors, load_images
+from deadweight.data.classes import ClassNames
 from deadweight.errors import InputError
 from deadweight.evaluation import label_places
 from deadweight.lab import Cell, Store, Workbench
@@ -143,7 +144,9 @@ def test_a_model_at_chance_gets_no_verdicts(tmp_path):
 def test_head_of_other_classes_is_judged_by_its_own_predictions(tmp_path):
     torch.manual_seed(0)
     save(load("embedded:digits-vit", num_classes=4), tmp_path / "model")
-    study = DepthStudy(vision=f"file:{tmp_path / 'model'}", limit=50)
+    with pytest.raises(InputError, match="4 classes apart and the images come in 10"):
+        run(DepthStudy(vision=f"file:{tmp_path / 'model'}", limit=50), tmp_path / "refused")
+    study = DepthStudy(vision=f"file:{tmp_path / 'model'}", images="embedded:digits?classes=none", limit=50)
     records = run(study, tmp_path / "run")
     result = next(iter(records.where(kind="skip"))).result
     assert result["measure"] == "agreement"
@@ -182,7 +185,9 @@ def test_label_places_follow_names():
     class Named(torch.nn.Module):
         config = type("Config", (), {"id2label": {0: "dog", 1: "cat"}})
 
-    assert label_places(Named(), ["cat", "dog"], 2) == [1, 0]
-    assert label_places(torch.nn.Identity(), ["cat", "dog"], 2) == [0, 1]
-    assert label_places(torch.nn.Identity(), ["cat", "dog"], 1000) is None
+    assert label_places(Named(), ["cat", "dog"], 2)[0] == [1, 0]
+    assert label_places(torch.nn.Identity(), ["cat", "dog"], 2)[0] == [0, 1]
+    assert label_places(torch.nn.Identity(), ClassNames(["cat", "dog"], "other"), 1000) is None
+    with pytest.raises(InputError, match="1000 classes apart and the images come in 2"):
+        label_places(torch.nn.Identity(), ["cat", "dog"], 1000)
     assert Cell("depth", "skip").key != Cell("depth", "profile").key

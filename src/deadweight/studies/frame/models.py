@@ -15,6 +15,7 @@ from deadweight.errors import InputError
 from deadweight.lab import Cell, Json, Workbench
 from deadweight.loading import load, model_source
 from deadweight.models import transform
+from deadweight.models.head_names import head_names
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,10 @@ class ModelCache:
     def images(self, ref: ModelRef, bench: Workbench | None = None) -> ImageData:
         """The images, prepared as the model wants them; a model trained here takes them as they are."""
         if self._data is None or self._data[0] != ref:
-            prepare = transform(self.model(ref, bench)) if ref.source is not None else None
-            self._data = ref, load_images(self._images_source, limit=self._limit, transform=prepare)
+            model = self.model(ref, bench) if ref.source is not None else None
+            prepare, head = (None, None) if model is None else (transform(model), head_names(model))
+            found = load_images(self._images_source, limit=self._limit, transform=prepare, head=head)
+            self._data = ref, found
         return self._data[1]
 
 

@@ -11,6 +11,7 @@ from deadweight.anatomy import anatomy
 from deadweight.data import ImageData, load_images
 from deadweight.errors import InputError
 from deadweight.models import transform
+from deadweight.models.head_names import head_names
 from deadweight.studies.frame.experiment import Experiment
 from deadweight.studies.frame.models import load_seeded
 from deadweight.studies.frame.study import Study
@@ -97,7 +98,8 @@ class MlpStudy(Study):
             prepare = transform(self.examined()) if self.vision is not None else None
             if prepare is None and self.image_size is not None:
                 prepare = preparation(self.model, self.image_size)
-            self._data = load_images(self.images, limit=self.limit, transform=prepare)
+            head = head_names(self.examined()) if self.vision is not None else None
+            self._data = load_images(self.images, limit=self.limit, transform=prepare, head=head)
         return self._data
 
     def variant(self, name: str, seed: int) -> nn.Module:
