@@ -10,7 +10,7 @@ from deadweight.errors import SourceError
 from deadweight.loading.sources import MODEL_SOURCES, model_source
 from deadweight.models import LanguageModel, origin, pick_device, set_origin, torch_dtype
 from deadweight.models.embedded import language_source
-from deadweight.models.hub import config_of, load_hub, place
+from deadweight.models.hub import check_causal, config_of, load_hub, place
 from deadweight.models.language import gguf_path, load_gguf, quiet, read_gguf
 from deadweight.models.memory_check import require_room
 from deadweight.network import hub_reach
@@ -27,13 +27,7 @@ def check_language(text: str, *, trust_remote_code: bool = False) -> Source:
     if source.scheme == "gguf":
         gguf_path(source)
     elif source.scheme == "hf":
-        config = config_of(source, trust_remote_code=trust_remote_code)
-        if not hasattr(config, "vocab_size"):
-            raise SourceError(
-                f"{text!r} is a {type(config).__name__}",
-                expected="a causal language model",
-                cure="vision models are given with --vision",
-            )
+        check_causal(text, config_of(source, trust_remote_code=trust_remote_code))
     elif source.scheme != "file":
         raise SourceError(
             f"{text!r} names no language model",
@@ -79,8 +73,9 @@ def load_lm(
     if parsed.scheme == "gguf":
         model = load_gguf(parsed)
     elif parsed.scheme == "hf":
+        _check_vocabulary(source, tokenizer, config_of(parsed, trust_remote_code=trust_remote_code))
         with quiet(), hub_reach():
-            model = load_hub(parsed, trust_remote_code=trust_remote_code, dtype=wanted or torch.float32)
+            model = load_hub(parsed, trust_remote_code=trust_remote_code, dtype=wanted or torch.float32, causal=True)
     else:
         with quiet():
             model = MODEL_SOURCES.get("file")(parsed)
@@ -105,6 +100,17 @@ def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> tuple[Any
     return tokenizer, _longest(
         config_of(parsed, trust_remote_code=trust_remote_code)
     ) if parsed.scheme == "hf" else None
+
+
+def _check_vocabulary(text: str, tokenizer: Any, config: Any) -> None:
+    """Refuse a tokenizer of another model. Tokens added to its vocabulary may lie beyond the embedding, unused."""
+    tokens, rows = int(tokenizer.vocab_size), getattr(config.get_text_config(), "vocab_size", None)
+    if rows is not None and tokens > rows:
+        raise SourceError(
+            f"{text!r}: the tokenizer knows {tokens} tokens, and the model's embedding has {rows} rows",
+            expected="the tokenizer the model was trained with",
+            cure="save that tokenizer into the model's folder",
+        )
 
 
 def _longest(config: Any) -> int | None:
