@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deadweight.errors import SourceError
 from deadweight.registry import Registry, did_you_mean
-from deadweight.source import Source, parse_source
+from deadweight.source import IMAGE_OPTIONS, Source, check_options, parse_source
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -115,6 +115,8 @@ def load_images(
             expected=f"one of {', '.join(f'{name}:' for name in IMAGE_SOURCES.names())}",
             cure=did_you_mean(parsed.scheme, IMAGE_SOURCES.names()),
         )
+    if parsed.scheme in IMAGE_OPTIONS:
+        check_options(parsed, IMAGE_OPTIONS[parsed.scheme])
     gallery = IMAGE_SOURCES.get(parsed.scheme)(parsed)
     train, validation = _split(gallery, split_seed)
     train, validation = (_limited(part, gallery.labels, limit, split_seed) for part in (train, validation))

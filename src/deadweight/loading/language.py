@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from deadweight.errors import SourceError
-from deadweight.loading.sources import MODEL_SOURCES, model_source
+from deadweight.loading.sources import MODEL_SOURCES, model_options, model_source
 from deadweight.models import LanguageModel, origin, pick_device, set_origin, torch_dtype
 from deadweight.models.embedded import language_source
 from deadweight.models.hub import check_causal, config_of, load_hub, place
@@ -23,11 +23,13 @@ def _resolved(source: Source) -> Source:
 
 def check_language(text: str, *, trust_remote_code: bool = False) -> Source:
     """Refuse a language source that cannot work, cheaply: before any weights are read."""
-    source = _resolved(model_source(text))
+    named = model_source(text)
+    options = model_options(named)
+    source = _resolved(named)
     if source.scheme == "gguf":
         gguf_path(source)
     elif source.scheme == "hf":
-        check_causal(text, config_of(source, trust_remote_code=trust_remote_code))
+        check_causal(text, config_of(source, trust_remote_code=trust_remote_code, **options))
     elif source.scheme != "file":
         raise SourceError(
             f"{text!r} names no language model",
@@ -68,14 +70,19 @@ def load_lm(
     True
     """
     parsed, wanted = check_language(source, trust_remote_code=trust_remote_code), torch_dtype(dtype)
-    require_room(parsed, wanted if parsed.scheme == "hf" else None)  # the others are read in float32 and then cast
+    options = model_options(parsed)
+    # hf: is read in the dtype asked for, the others in float32 and then cast
+    require_room(parsed, wanted if parsed.scheme == "hf" else None, **options)
     tokenizer = _tokenizer(parsed, trust_remote_code)
     if parsed.scheme == "gguf":
         model = load_gguf(parsed)
     elif parsed.scheme == "hf":
-        _check_vocabulary(source, tokenizer, config_of(parsed, trust_remote_code=trust_remote_code))
+        _check_vocabulary(source, tokenizer, config_of(parsed, trust_remote_code=trust_remote_code, **options))
         with quiet(), hub_reach():
-            model = load_hub(parsed, trust_remote_code=trust_remote_code, dtype=wanted or torch.float32, causal=True)
+            model = load_hub(
+                parsed, trust_remote_code=trust_remote_code, dtype=wanted or torch.float32, causal=True,
+                pretrained=parsed.flag("pretrained", True), **options,
+            )  # fmt: skip
     else:
         with quiet():
             model = MODEL_SOURCES.get("file")(parsed)
@@ -97,9 +104,9 @@ def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> tuple[Any
     tokenizer = _tokenizer(parsed, trust_remote_code)
     if parsed.scheme == "gguf":
         return tokenizer, _longest(read_gguf(gguf_path(parsed), AutoConfig, parsed))
-    return tokenizer, _longest(
-        config_of(parsed, trust_remote_code=trust_remote_code)
-    ) if parsed.scheme == "hf" else None
+    if parsed.scheme != "hf":
+        return tokenizer, None
+    return tokenizer, _longest(config_of(parsed, trust_remote_code=trust_remote_code, **model_options(parsed)))
 
 
 def _check_vocabulary(text: str, tokenizer: Any, config: Any) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from deadweight.loading.sources import MODEL_SOURCES, model_source
+from deadweight.errors import DeadweightError, SourceError
+from deadweight.loading.sources import MODEL_SOURCES, model_options, model_source
 from deadweight.models import origin, pick_device, set_origin, torch_dtype
 from deadweight.models.memory_check import require_room
+from deadweight.source import MODEL_OPTIONS, Source
 
 
 def load(
@@ -27,7 +29,8 @@ def load(
     source:
         ``timm:NAME``, ``torchvision:NAME``, ``hf:REPO[@REV]``, ``hf:FOLDER``, ``gguf:PATH``, ``file:FOLDER``
         (saved by :func:`deadweight.save`) or ``embedded:NAME``. ``timm:`` and ``torchvision:`` mean pretrained
-        weights; ``?pretrained=false`` (or ``pretrained=False``) gives random ones.
+        weights; ``?pretrained=false`` (or ``pretrained=False``) gives random ones. What the library's factory takes
+        may follow, e.g. ``timm:NAME?num_classes=10&img_size=384``; an option that nothing reads is an error.
     dtype, device:
         Cast and moved after loading; by default as loaded, on the CPU.
     kwargs:
@@ -50,8 +53,9 @@ def load(
     parsed = model_source(source)
     if "pretrained" in parsed.options and pretrained is None:
         pretrained = parsed.flag("pretrained", True)
+    kwargs = {**model_options(parsed), **kwargs}
     require_room(parsed, **kwargs)
-    model = MODEL_SOURCES.get(parsed.scheme)(parsed, pretrained=pretrained, **kwargs)
+    model = _built(parsed, pretrained, kwargs)
     if origin(model) is None:
         plain = {name: value for name, value in kwargs.items() if isinstance(value, (str, int, float, bool, list))}
         set_origin(model, source, plain if pretrained is None else {**plain, "pretrained": pretrained})
@@ -61,3 +65,18 @@ def load(
     if device is not None:
         model = model.to(pick_device(device))
     return model.eval()
+
+
+def _built(source: Source, pretrained: bool | None, options: dict[str, Any]) -> nn.Module:
+    build = MODEL_SOURCES.get(source.scheme)
+    try:
+        return build(source, pretrained=pretrained, **options)
+    except (TypeError, ValueError, AssertionError) as problem:
+        if isinstance(problem, DeadweightError) or not options or source.scheme not in MODEL_OPTIONS:
+            raise
+        told = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise SourceError(
+            f"{source.text!r} with {told[:200]}: {str(problem).splitlines()[0] if str(problem) else 'refused'}",
+            expected="options the model's class can be built with",
+            cure="leave out what its name has settled already",
+        ) from problem

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
 from deadweight.errors import SourceError
 from deadweight.loading.saved import load_saved
-from deadweight.loading.timm_names import load_timm
+from deadweight.loading.timm_names import load_timm, register_ours
 from deadweight.models.embedded import load_embedded
+from deadweight.models.factories import (
+    embedded_parameters,
+    hub_parameters,
+    timm_parameters,
+    torchvision_parameters,
+    typed_options,
+)
 from deadweight.models.hub import load_hub
 from deadweight.models.language import load_gguf
-from deadweight.models.vision import load_torchvision
+from deadweight.models.vision import load_torchvision, require_timm, require_torchvision
 from deadweight.registry import Registry, did_you_mean
-from deadweight.source import Source, parse_source
+from deadweight.source import MODEL_OPTIONS, Source, parse_source
 
 Loader = Callable[..., nn.Module]
 
@@ -40,3 +48,32 @@ def model_source(text: str) -> Source:
             cure=did_you_mean(source.scheme, MODEL_SOURCES.names()),
         )
     return source
+
+
+def model_options(source: Source) -> dict[str, Any]:
+    """What follows ``?`` and belongs to the library's factory, as values of the types it takes.
+
+    Raises :class:`SourceError` that lists the options there are for any other, ``MODEL_OPTIONS`` aside. A kind of source
+    that another package brought reads its options itself.
+    """
+    own = MODEL_OPTIONS.get(source.scheme)
+    if own is None or set(source.options) <= set(own):
+        return {}
+    factory = _FACTORIES.get(source.scheme)
+    return typed_options(source, own, factory(source) if factory else {})
+
+
+def _timm(source: Source) -> dict[str, tuple[Any, ...]]:
+    register_ours(source)
+    require_timm(source)
+    return timm_parameters(source)
+
+
+def _torchvision(source: Source) -> dict[str, tuple[Any, ...]]:
+    require_torchvision(source)
+    return torchvision_parameters(source)
+
+
+_FACTORIES: Mapping[str, Callable[[Source], dict[str, tuple[Any, ...]]]] = {
+    "timm": _timm, "torchvision": _torchvision, "hf": hub_parameters, "embedded": embedded_parameters,
+}  # fmt: skip

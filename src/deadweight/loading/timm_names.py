@@ -104,8 +104,13 @@ def register_names() -> None:
                 register_model(_entry(f"vit_{size}_patch16_224", variant, shape))
 
 
-def load_timm(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
-    """``timm:NAME``: any model timm knows by name, and ours."""
+def register_ours(source: Source) -> None:
+    """Make our names known to timm where `source` is one of them."""
     if source.name.endswith(tuple(f"_{variant}" for variant in VARIANTS)):
         register_names()
+
+
+def load_timm(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
+    """``timm:NAME``: any model timm knows by name, and ours."""
+    register_ours(source)
     return build_timm(source, pretrained=pretrained, **kwargs)

@@ -43,7 +43,7 @@ def _no_config(source: Source, folder: Path) -> SourceError:
         return SourceError(
             f"{source.text!r} holds an adapter (LoRA or another of peft), not a model",
             expected="the model with the adapter merged into it",
-            cure="peft's AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload().save_pretrained(new_folder)",
+            cure="in peft: AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW)",
         )
     return SourceError(
         f"{source.text!r}: the folder has no config.json",
@@ -52,14 +52,17 @@ def _no_config(source: Source, folder: Path) -> SourceError:
     )
 
 
-def config_of(source: Source, *, trust_remote_code: bool = False) -> Any:
-    """The transformers configuration, read before any weights are; refused where the weights are quantised."""
+def config_of(source: Source, *, trust_remote_code: bool = False, **settings: Any) -> Any:
+    """The transformers configuration, read before any weights are; refused where the weights are quantised.
+
+    `settings` replace what it says.
+    """
     from transformers import AutoConfig
 
     where, options = place(source)
     with hub_reach():
         try:
-            config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code, **options)
+            config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code, **options, **settings)
         except (OSError, ValueError) as problem:
             if "local_files_only" in options:
                 raise SourceError(
@@ -144,12 +147,14 @@ def _why_not(name: str, bare: bool, config: Any) -> str:
     return "a model without its output head" if bare else "a model that predicts no next word"
 
 
-def build(config: Any, *, trust_remote_code: bool = False) -> nn.Module:
-    """The model of a configuration, with random weights."""
+def build(config: Any, *, trust_remote_code: bool = False, **options: Any) -> nn.Module:
+    """The model of a configuration, with random weights; `options` go to its class."""
     kind = model_class(config)
-    # Said explicitly: left out, transformers asks at the terminal whether code of the repository may run.
-    automatic = kind.__name__.startswith("Auto")
-    model: nn.Module = kind.from_config(config, trust_remote_code=trust_remote_code) if automatic else kind(config)
+    if kind.__name__.startswith("Auto"):
+        # Said explicitly: left out, transformers asks at the terminal whether code of the repository may run.
+        chosen: nn.Module = kind.from_config(config, trust_remote_code=trust_remote_code, **options)
+        return chosen
+    model: nn.Module = kind(config, **options)
     return model
 
 
@@ -164,22 +169,26 @@ def load_hub(
 ) -> nn.Module:
     """``hf:REPO[@REV]`` or ``hf:FOLDER``: a causal LM or an image classifier, as its configuration says.
 
-    Weights are read as safetensors where they exist; code shipped with a repository runs only with
-    ``trust_remote_code=True``. Prefixes of torch.compile and of data parallelism are understood; any other tensor
-    that does not match is an error that counts and names them, unless ``?strict=false``. `causal`: with the head of a
-    causal LM, whatever the configuration says.
+    `kwargs` replace settings of the configuration; others go to the model's class. Weights are read as safetensors where
+    they exist; code shipped with a repository runs only with ``trust_remote_code=True``. Prefixes of torch.compile and of
+    data parallelism are understood; any other tensor that does not match is an error that counts and names them, unless
+    ``?strict=false``. `causal`: with the head of a causal LM, whatever the configuration says.
     """
     from transformers import AutoModelForCausalLM
 
     config = config_of(source, trust_remote_code=trust_remote_code)
+    known = [*config.to_dict(), "num_labels", "attn_implementation"]
+    settings = {name: kwargs.pop(name) for name in list(kwargs) if name in known}
+    if settings:
+        config = config_of(source, trust_remote_code=trust_remote_code, **settings)
     if pretrained is False:
-        return build(config, trust_remote_code=trust_remote_code)
+        return build(config, trust_remote_code=trust_remote_code, **kwargs)
     kind = AutoModelForCausalLM if causal else model_class(config)
     where, options = place(source)
     with hub_reach(), quiet(), reported_by_us():
         try:
             loaded, info = kind.from_pretrained(
-                where, trust_remote_code=trust_remote_code, dtype=dtype, output_loading_info=True,
+                where, config=config, trust_remote_code=trust_remote_code, dtype=dtype, output_loading_info=True,
                 ignore_mismatched_sizes=True, key_mapping=_UNWRAPPED, **options, **kwargs,
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError) as problem:

@@ -65,7 +65,7 @@ def mismatched(info: Any) -> list[str]:
 
 
 def gguf_path(source: Source) -> Path:
-    """The file a ``gguf:`` source names, checked to be one: its first four bytes say so. Of a model in parts, the first."""
+    """The file a ``gguf:`` source names, or the first part of its model; its first four bytes say what it is."""
     path = Path(source.name).expanduser()
     if not path.is_file():
         raise SourceError(f"{source.text!r}: there is no such file", expected="a .gguf file", cure="check the path")

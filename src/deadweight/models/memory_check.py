@@ -80,7 +80,7 @@ def _torchvision(source: Source, **options: Any) -> int:
 def _hub(source: Source, **options: Any) -> int:
     from deadweight.models.hub import build, config_of
 
-    config = config_of(source)
+    config = config_of(source, **options)
     return _numbers(lambda: build(config))
 
 

@@ -10,7 +10,7 @@ from deadweight.errors import SourceError
 from deadweight.prompting.embedded_tasks import TASKS
 from deadweight.prompting.public_tasks import PUBLIC
 from deadweight.prompting.tasks import Task, items_of
-from deadweight.source import Source, parse_source
+from deadweight.source import TASK_OPTIONS, Source, check_options, parse_source
 
 PAIRS = (("premise", "hypothesis"), ("first", "second"))
 TEMPLATES: Mapping[tuple[str, ...], str] = {
@@ -41,6 +41,8 @@ def load_task(source: str) -> Task:
     (('business', 'science'), True)
     """
     parsed = parse_source(source, example="csv:reviews.csv?text=body&label=stars")
+    if parsed.scheme in TASK_OPTIONS:
+        check_options(parsed, TASK_OPTIONS[parsed.scheme])
     if parsed.scheme == "embedded":
         return TASKS.get(parsed.name)()
     name, revision, split = parsed.repository
@@ -61,12 +63,7 @@ def _public(source: Source, name: str, revision: str | None, split: str | None) 
 
 def _named(source: Source) -> Task:
     fields = next((pair for pair in PAIRS if set(pair) & set(source.options)), ("text",))
-    known = {*fields, "label", "words", "template"}
-    if unknown := [name for name in source.options if name not in known]:
-        raise SourceError(
-            f"{source.text!r} has the option {unknown[0]!r}",
-            expected="text, premise, hypothesis, first, second, label, words or template",
-        )
+    check_options(source, {*fields, "label", "words", "template"})  # text= beside premise= would not be read
     columns = {name: source.options.get(name, name) for name in fields}
     items = items_of(read_table(source), columns, source.options.get("label", "label"))
     words = _words(source, sorted({item.label for item in items}))
