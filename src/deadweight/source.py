@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 from deadweight.errors import SourceError
 from deadweight.registry import did_you_mean
@@ -65,7 +65,8 @@ def parse_source(text: str, *, example: str = "timm:vit_base_patch16_224") -> So
     options: dict[str, str] = {}
     head, mark, tail = name.rpartition("?")
     if mark and _OPTIONS.match(tail):
-        name, options = head, dict(parse_qsl(tail, keep_blank_values=True))
+        pairs = (pair.partition("=") for pair in tail.split("&"))
+        name, options = head, {key: unquote(value) for key, _, value in pairs}  # a + is a plus: file names hold it
     return Source(text.strip(), scheme, name, options)
 
 
@@ -88,10 +89,15 @@ def check_options(source: Source, known: Iterable[str]) -> None:
 # package that is not here reads its options itself.
 _PRETRAINED = {"pretrained": "true or false; false: random weights"}
 _STRICT = {"strict": "true or false; false: what does not match is left at random, and said"}
+_AVERAGED = {"ema": "true: of a checkpoint, the exponential moving average of the weights"}
+_WEIGHTS = (
+    _PRETRAINED | {"checkpoint": "FILE or FOLDER of weights: .safetensors .pth .pt .pth.tar .bin"} | _AVERAGED | _STRICT
+)
 MODEL_OPTIONS: Mapping[str, Mapping[str, str]] = {
-    "timm": _PRETRAINED,
-    "torchvision": _PRETRAINED,
-    "hf": _PRETRAINED | _STRICT,
+    "timm": _WEIGHTS,
+    "torchvision": _WEIGHTS,
+    "hf": _WEIGHTS,
+    "checkpoint": _AVERAGED | _STRICT,
     "embedded": {},
     "gguf": {},
     "file": {},
@@ -100,6 +106,7 @@ FACTORY: Mapping[str, str] = {
     "timm": "what the model's class takes, e.g. num_classes=10, img_size=384, global_pool=avg",
     "torchvision": "what the model's class takes, e.g. num_classes=10, image_size=384, dropout=0.1",
     "hf": "plain settings of its config.json, e.g. num_labels=10, image_size=384; attn_implementation=eager",
+    "checkpoint": "what the class of the architecture found takes",
     "embedded": "for digits-vit, what timm's VisionTransformer takes, e.g. depth=12",
 }
 IMAGE_OPTIONS: Mapping[str, Mapping[str, str]] = {"embedded": {}, "folder": {}, "hf": {}}

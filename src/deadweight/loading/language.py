@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 
 from deadweight.errors import SourceError
+from deadweight.loading.checkpoint_source import resolved
+from deadweight.loading.checkpoints import check_checkpoint, load_checkpoint
 from deadweight.loading.sources import MODEL_SOURCES, model_options, model_source
 from deadweight.models import LanguageModel, origin, pick_device, set_origin, torch_dtype
 from deadweight.models.embedded import language_source
@@ -23,7 +26,8 @@ def _resolved(source: Source) -> Source:
 
 def check_language(text: str, *, trust_remote_code: bool = False) -> Source:
     """Refuse a language source that cannot work, cheaply: before any weights are read."""
-    named = model_source(text)
+    named = resolved(model_source(text))
+    check_checkpoint(named)
     options = model_options(named)
     source = _resolved(named)
     if source.scheme == "gguf":
@@ -50,7 +54,8 @@ def load_lm(
     Parameters
     ----------
     source:
-        ``hf:REPO[@REV]``, ``hf:FOLDER``, ``gguf:PATH``, ``file:FOLDER`` or ``embedded:smollm2-135m-instruct``.
+        ``hf:REPO[@REV]``, ``hf:FOLDER`` (``?checkpoint=FILE`` for weights from elsewhere), ``gguf:PATH``,
+        ``file:FOLDER`` or ``embedded:smollm2-135m-instruct``.
     dtype, device:
         Of the weights; the device defaults to the accelerator, else the CPU.
 
@@ -78,11 +83,12 @@ def load_lm(
         model = load_gguf(parsed)
     elif parsed.scheme == "hf":
         _check_vocabulary(source, tokenizer, config_of(parsed, trust_remote_code=trust_remote_code, **options))
+        read = partial(load_hub, parsed, trust_remote_code=trust_remote_code, causal=True)
         with quiet(), hub_reach():
-            model = load_hub(
-                parsed, trust_remote_code=trust_remote_code, dtype=wanted or torch.float32, causal=True,
-                pretrained=parsed.flag("pretrained", True), **options,
-            )  # fmt: skip
+            if "checkpoint" in parsed.options:
+                model, _ = load_checkpoint(parsed, partial(read, pretrained=False), options)
+            else:
+                model = read(dtype=wanted or torch.float32, pretrained=parsed.flag("pretrained", True), **options)
     else:
         with quiet():
             model = MODEL_SOURCES.get("file")(parsed)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from deadweight.errors import DeadweightError, SourceError
+from deadweight.loading.checkpoint_source import resolved
+from deadweight.loading.checkpoints import WORDS, check_checkpoint, load_checkpoint
 from deadweight.loading.sources import MODEL_SOURCES, model_options, model_source
 from deadweight.models import origin, pick_device, set_origin, torch_dtype
 from deadweight.models.memory_check import require_room
@@ -28,9 +31,11 @@ def load(
     ----------
     source:
         ``timm:NAME``, ``torchvision:NAME``, ``hf:REPO[@REV]``, ``hf:FOLDER``, ``gguf:PATH``, ``file:FOLDER``
-        (saved by :func:`deadweight.save`) or ``embedded:NAME``. ``timm:`` and ``torchvision:`` mean pretrained
-        weights; ``?pretrained=false`` (or ``pretrained=False``) gives random ones. What the library's factory takes
-        may follow, e.g. ``timm:NAME?num_classes=10&img_size=384``; an option that nothing reads is an error.
+        (saved by :func:`deadweight.save`), ``embedded:NAME``, or ``checkpoint:FILE`` where the file tells its
+        architecture. ``timm:`` and ``torchvision:`` mean pretrained weights; ``?pretrained=false`` (or
+        ``pretrained=False``) gives random ones and ``?checkpoint=FILE``, for ``hf:`` too, those of a file. What the
+        library's factory takes may follow, e.g. ``timm:NAME?num_classes=10&img_size=384``; an option that nothing
+        reads is an error.
     dtype, device:
         Cast and moved after loading; by default as loaded, on the CPU.
     kwargs:
@@ -50,15 +55,18 @@ def load(
     >>> model(torch.zeros(2, 1, 8, 8)).shape, model.training
     (torch.Size([2, 10]), False)
     """
-    parsed = model_source(source)
+    parsed = resolved(model_source(source))
+    check_checkpoint(parsed)
     if "pretrained" in parsed.options and pretrained is None:
         pretrained = parsed.flag("pretrained", True)
     kwargs = {**model_options(parsed), **kwargs}
     require_room(parsed, **kwargs)
-    model = _built(parsed, pretrained, kwargs)
+    model, kwargs = _built(parsed, pretrained, kwargs)
     if origin(model) is None:
         plain = {name: value for name, value in kwargs.items() if isinstance(value, (str, int, float, bool, list))}
-        set_origin(model, source, plain if pretrained is None else {**plain, "pretrained": pretrained})
+        # What is needed to build it again; the file of its weights is not.
+        named = f"{parsed.scheme}:{parsed.name}" if "checkpoint" in parsed.options else source
+        set_origin(model, named, plain if pretrained is None else {**plain, "pretrained": pretrained})
     wanted = torch_dtype(dtype)
     if wanted is not None:
         model = model.to(wanted)
@@ -67,10 +75,18 @@ def load(
     return model.eval()
 
 
-def _built(source: Source, pretrained: bool | None, options: dict[str, Any]) -> nn.Module:
+def load_told(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
+    """``checkpoint:FILE`` or its folder: weights that say what architecture they are of."""
+    return _built(resolved(source), pretrained, kwargs)[0]
+
+
+def _built(source: Source, pretrained: bool | None, options: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, and the options it was built with."""
     build = MODEL_SOURCES.get(source.scheme)
     try:
-        return build(source, pretrained=pretrained, **options)
+        if source.scheme in WORDS and "checkpoint" in source.options:
+            return load_checkpoint(source, partial(build, source, pretrained=False), options)
+        return build(source, pretrained=pretrained, **options), options
     except (TypeError, ValueError, AssertionError) as problem:
         if isinstance(problem, DeadweightError) or not options or source.scheme not in MODEL_OPTIONS:
             raise

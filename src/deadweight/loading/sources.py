@@ -36,6 +36,7 @@ for _scheme, _loader in (
     ("file", load_saved),
 ):
     MODEL_SOURCES.add(_scheme, _loader)
+MODEL_SOURCES.add("checkpoint", "deadweight.loading.load:load_told")
 
 
 def model_source(text: str) -> Source:
@@ -53,8 +54,8 @@ def model_source(text: str) -> Source:
 def model_options(source: Source) -> dict[str, Any]:
     """What follows ``?`` and belongs to the library's factory, as values of the types it takes.
 
-    Raises :class:`SourceError` that lists the options there are for any other, ``MODEL_OPTIONS`` aside. A kind of source
-    that another package brought reads its options itself.
+    Raises :class:`SourceError` that lists the options there are for any other, ``MODEL_OPTIONS`` aside. Sources of
+    another package's kind read their options themselves.
     """
     own = MODEL_OPTIONS.get(source.scheme)
     if own is None or set(source.options) <= set(own):

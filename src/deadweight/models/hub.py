@@ -147,9 +147,11 @@ def _why_not(name: str, bare: bool, config: Any) -> str:
     return "a model without its output head" if bare else "a model that predicts no next word"
 
 
-def build(config: Any, *, trust_remote_code: bool = False, **options: Any) -> nn.Module:
-    """The model of a configuration, with random weights; `options` go to its class."""
-    kind = model_class(config)
+def build(config: Any, *, trust_remote_code: bool = False, causal: bool = False, **options: Any) -> nn.Module:
+    """The model of a configuration, with random weights; `options` go to its class, `causal` as in :func:`load_hub`."""
+    from transformers import AutoModelForCausalLM
+
+    kind = AutoModelForCausalLM if causal else model_class(config)
     if kind.__name__.startswith("Auto"):
         # Said explicitly: left out, transformers asks at the terminal whether code of the repository may run.
         chosen: nn.Module = kind.from_config(config, trust_remote_code=trust_remote_code, **options)
@@ -169,10 +171,10 @@ def load_hub(
 ) -> nn.Module:
     """``hf:REPO[@REV]`` or ``hf:FOLDER``: a causal LM or an image classifier, as its configuration says.
 
-    `kwargs` replace settings of the configuration; others go to the model's class. Weights are read as safetensors where
-    they exist; code shipped with a repository runs only with ``trust_remote_code=True``. Prefixes of torch.compile and of
-    data parallelism are understood; any other tensor that does not match is an error that counts and names them, unless
-    ``?strict=false``. `causal`: with the head of a causal LM, whatever the configuration says.
+    `kwargs` replace settings of the configuration; others go to the model's class. Weights are read as safetensors
+    where they exist; code shipped with a repository runs only with ``trust_remote_code=True``. Prefixes of
+    torch.compile and of data parallelism are understood; any other tensor that does not match is an error that counts
+    and names them, unless ``?strict=false``. `causal`: with the head of a causal LM, whatever the configuration says.
     """
     from transformers import AutoModelForCausalLM
 
@@ -182,7 +184,7 @@ def load_hub(
     if settings:
         config = config_of(source, trust_remote_code=trust_remote_code, **settings)
     if pretrained is False:
-        return build(config, trust_remote_code=trust_remote_code, **kwargs)
+        return build(config, trust_remote_code=trust_remote_code, causal=causal, **kwargs)
     kind = AutoModelForCausalLM if causal else model_class(config)
     where, options = place(source)
     with hub_reach(), quiet(), reported_by_us():
