@@ -99,16 +99,21 @@ MODEL_OPTIONS: Mapping[str, Mapping[str, str]] = {
     "hf": _WEIGHTS,
     "checkpoint": _AVERAGED | _STRICT,
     "embedded": {},
+    "python": {name: about for name, about in _WEIGHTS.items() if name != "pretrained"},
     "gguf": {},
-    "file": {},
+    "file": {
+        "model": "python:MODULE:FUNCTION that builds a class of your own, with the options it had when it was saved"
+    },
 }
 FACTORY: Mapping[str, str] = {
     "timm": "what the model's class takes, e.g. num_classes=10, img_size=384, global_pool=avg",
     "torchvision": "what the model's class takes, e.g. num_classes=10, image_size=384, dropout=0.1",
     "hf": "plain settings of its config.json, e.g. num_labels=10, image_size=384; attn_implementation=eager",
+    "python": "what the function takes",
     "checkpoint": "what the class of the architecture found takes",
     "embedded": "for digits-vit, what timm's VisionTransformer takes, e.g. depth=12",
 }
+# python: is not here: what its function takes is known once it is imported.
 IMAGE_OPTIONS: Mapping[str, Mapping[str, str]] = {"embedded": {}, "folder": {}, "hf": {}}
 TEXT_OPTIONS: Mapping[str, Mapping[str, str]] = {"embedded": {}, "text": {}, "hf": {}}
 _COLUMNS = {
@@ -140,6 +145,8 @@ def options_text() -> str:
         lines += [f"{role}, {_kinds(kinds)}: {name}={about}" for (name, about), kinds in told.items()]
         if table is MODEL_OPTIONS:
             lines += [f"{role}, {kind}: {about}" for kind, about in FACTORY.items()]
+        if table in (IMAGE_OPTIONS, TASK_OPTIONS):
+            lines.append(f"{role}, python: what the function takes")
         if without := [kind for kind in table if not table[kind] and not (table is MODEL_OPTIONS and kind in FACTORY)]:
             lines.append(f"{role}, {_kinds(without)}: none")
     return "\n".join(lines)

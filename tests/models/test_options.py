@@ -9,7 +9,8 @@ import torch
 import deadweight as dw
 from deadweight.data import load_images, load_text
 from deadweight.errors import SourceError
-from deadweight.models.factories import class_parameters, timm_parameters
+from deadweight.models.factories import timm_parameters
+from deadweight.signatures import class_parameters
 from deadweight.source import FACTORY, IMAGE_OPTIONS, MODEL_OPTIONS, TASK_OPTIONS, TEXT_OPTIONS, parse_source
 
 READ = {"model": dw.load, "language": dw.load_lm, "images": load_images, "text": load_text, "task": dw.load_task}
@@ -27,7 +28,7 @@ READ = {"model": dw.load, "language": dw.load_lm, "images": load_images, "text":
         ("model", "embedded:digits-vit?bogus=3", "depth"),
         ("model", "embedded:smollm2-135m-instruct?bogus=3", "no option"),
         ("model", "gguf:{folder}/x.gguf?bogus=3", "no option"),
-        ("model", "file:{folder}?bogus=3", "no option"),
+        ("model", "file:{folder}?bogus=3", "model"),
         ("language", "hf:{folder}?bogus=3", "strict"),
         ("language", "gguf:x.gguf?bogus=3", "no option"),
         ("language", "embedded:smollm2-135m-instruct?bogus=3", "no option"),

@@ -47,7 +47,7 @@ class ImageData:
 class Pictures:
     """Pictures that are opened when asked for, with their labels: what every source boils down to."""
 
-    open: Callable[[int], Image.Image]
+    open: Callable[[int], Image.Image | Tensor]
     labels: Sequence[int]
     indices: Sequence[int]
     transform: Transform
@@ -57,14 +57,16 @@ class Pictures:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         at = self.indices[index]
-        return self.transform(self.open(at)), int(self.labels[at])
+        found = self.open(at)
+        prepared = found if isinstance(found, Tensor) else self.transform(found)  # a tensor is prepared already
+        return prepared, int(self.labels[at])
 
 
 @dataclass(frozen=True)
 class Gallery:
     """What a source offers before it is split: `validation` is None where the source has no split of its own."""
 
-    open: Callable[[int], Image.Image]
+    open: Callable[[int], Image.Image | Tensor]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     validation: tuple[int, ...] | None
@@ -76,6 +78,7 @@ class Gallery:
 IMAGE_SOURCES: Registry[Callable[[Source], Gallery]] = Registry("image source")
 IMAGE_SOURCES.add("embedded", "deadweight.data.embedded:gallery")
 IMAGE_SOURCES.add("folder", "deadweight.data.folders:gallery")
+IMAGE_SOURCES.add("python", "deadweight.data.own:gallery")
 IMAGE_SOURCES.add("hf", "deadweight.data.hub:gallery")
 
 
@@ -88,7 +91,8 @@ def load_images(
     ----------
     source:
         ``embedded:digits``, ``embedded:mnist5k``, ``folder:PATH`` (class folders, or ``train/`` and ``val/`` that
-        hold them), ``hf:DATASET[:CONFIG][@REV]``.
+        hold them), ``hf:DATASET[:CONFIG][@REV]``, or ``python:MODULE:FUNCTION``, which returns a data set, a loader, or
+        a pair of them.
     limit:
         At most so many images of each part, drawn evenly from the classes by `split_seed`.
     transform:

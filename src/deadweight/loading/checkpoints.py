@@ -49,7 +49,7 @@ def check_checkpoint(source: Source) -> None:
         return
     alone = ("ema",) if source.scheme == "hf" else ("ema", "strict")
     for name in alone:
-        if name in source.options and source.scheme in WORDS:
+        if name in source.options and source.scheme in (*WORDS, "python"):
             raise SourceError(
                 f"{source.text!r} has {name}= and no checkpoint=",
                 expected="a checkpoint that it is about",
@@ -69,36 +69,35 @@ def load_checkpoint(source: Source, build: Build, options: Mapping[str, Any]) ->
         The file cannot be read, or its tensors are not this model's; the message counts and names them.
     """
     found = read_checkpoint(source.options["checkpoint"], source.text, averaged=source.flag("ema", False))
-    return fill(source, build, {**_preparation(source, found), **options}, found)
-
-
-def fill(
-    source: Source, build: Build, options: Mapping[str, Any], found: Checkpoint
-) -> tuple[nn.Module, dict[str, Any]]:
-    """As :func:`load_checkpoint`, for weights that are read already."""
-    words, chosen = WORDS[source.scheme], dict(options)
+    words, chosen = WORDS[source.scheme], {**_preparation(source, found), **options}
     with torch.device("meta"):
         plain = build(**chosen)
     tensors = aligned(found.tensors, plain)
     for name, value in ((words.classes, _classes(plain, tensors)), (words.size, _size(plain, tensors))):
         if value is not None and name not in chosen:
             chosen[name] = value
-    model = build(**chosen)
+    return filled(source, build(**chosen), found), chosen
+
+
+def filled(source: Source, model: nn.Module, found: Checkpoint) -> nn.Module:
+    """`model`, with the weights of a checkpoint in place of its own."""
+    words = WORDS.get(source.scheme, Words("", ""))
     tensors = aligned(found.tensors, model)
     own = model.state_dict()
     places = {name: (value.data_ptr(), tuple(value.shape)) for name, value in own.items()}
-    filled = {places[name] for name in tensors if name in places}
-    missing = [name for name in own if name not in tensors and places[name] not in filled]
+    known = {places[name] for name in tensors if name in places}
+    missing = [name for name in own if name not in tensors and places[name] not in known]
     shapes = [name for name in own if name in tensors and tensors[name].shape != own[name].shape]
     unexpected = [name for name in tensors if name not in own and not _derived(name, model)]
     require_match(
         source.text, missing=missing, unexpected=unexpected, shapes=shapes, total=len(own),
-        strict=source.flag("strict", True), hint=_hint(missing, shapes, own, words),
+        strict=source.flag("strict", True), hint=_hint(missing, shapes, words),
     )  # fmt: skip
     model.load_state_dict({n: t for n, t in tensors.items() if n in own and n not in shapes}, strict=False)
-    if hasattr(model, "tie_weights"):
-        model.tie_weights()
-    return model, chosen
+    tie: Any = getattr(model, "tie_weights", None)
+    if tie is not None:
+        tie()
+    return model
 
 
 def aligned(tensors: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
@@ -162,15 +161,11 @@ def _size(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
     return side * patch if fits and side * patch != height else None
 
 
-def _hint(missing: list[str], shapes: list[str], own: Mapping[str, Tensor], words: Words) -> str:
-    if (
-        missing
-        and not shapes
-        and len(missing) <= 4
-        and all("head" in n or "classifier" in n or "fc" in n for n in missing)
-    ):
+def _hint(missing: list[str], shapes: list[str], words: Words) -> str:
+    heads = [name for name in missing if any(part in name for part in ("head", "classifier", "fc."))]
+    if words.classes and missing and heads == missing and not shapes:
         return f"it has no classifier: {words.classes}=0 builds the model without one"
-    if any(name.rpartition(".")[2] in _POSITIONS for name in shapes):
+    if words.size and any(name.rpartition(".")[2] in _POSITIONS for name in shapes):
         return f"it may be made for pictures of another size: {words.size}="
     return ""
 
@@ -185,4 +180,4 @@ def _preparation(source: Source, found: Checkpoint) -> dict[str, Any]:
     return {"pretrained_cfg_overlay": told} if told else {}
 
 
-__all__ = ["WORDS", "check_checkpoint", "fill", "load_checkpoint"]
+__all__ = ["WORDS", "check_checkpoint", "filled", "load_checkpoint"]

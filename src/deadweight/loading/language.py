@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from deadweight.errors import SourceError
 from deadweight.loading.checkpoint_source import resolved
 from deadweight.loading.checkpoints import check_checkpoint, load_checkpoint
+from deadweight.loading.own import load_own_lm
 from deadweight.loading.sources import MODEL_SOURCES, model_options, model_source
 from deadweight.models import LanguageModel, origin, pick_device, set_origin, torch_dtype
 from deadweight.models.embedded import language_source
@@ -34,10 +36,11 @@ def check_language(text: str, *, trust_remote_code: bool = False) -> Source:
         gguf_path(source)
     elif source.scheme == "hf":
         check_causal(text, config_of(source, trust_remote_code=trust_remote_code, **options))
-    elif source.scheme != "file":
+    elif source.scheme not in ("file", "python"):
         raise SourceError(
             f"{text!r} names no language model",
-            expected="hf:FOLDER, hf:REPO, gguf:PATH, file:FOLDER or embedded:smollm2-135m-instruct",
+            expected="hf:FOLDER, hf:REPO, gguf:PATH, file:FOLDER, python:MODULE:FUNCTION or "
+            "embedded:smollm2-135m-instruct",
         )
     return source
 
@@ -55,7 +58,8 @@ def load_lm(
     ----------
     source:
         ``hf:REPO[@REV]``, ``hf:FOLDER`` (``?checkpoint=FILE`` for weights from elsewhere), ``gguf:PATH``,
-        ``file:FOLDER`` or ``embedded:smollm2-135m-instruct``.
+        ``file:FOLDER``, ``embedded:smollm2-135m-instruct``, or ``python:MODULE:FUNCTION``, a function of your own that
+        returns model and tokenizer.
     dtype, device:
         Of the weights; the device defaults to the accelerator, else the CPU.
 
@@ -75,6 +79,11 @@ def load_lm(
     True
     """
     parsed, wanted = check_language(source, trust_remote_code=trust_remote_code), torch_dtype(dtype)
+    if parsed.scheme == "python":
+        own = load_own_lm(parsed)
+        if origin(own.model) is None:
+            set_origin(own.model, source)
+        return replace(own, model=own.model.to(device=pick_device(device), dtype=wanted).eval())
     options = model_options(parsed)
     # hf: is read in the dtype asked for, the others in float32 and then cast
     require_room(parsed, wanted if parsed.scheme == "hf" else None, **options)
@@ -107,6 +116,9 @@ def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> tuple[Any
     from transformers import AutoConfig
 
     parsed = check_language(source, trust_remote_code=trust_remote_code)
+    if parsed.scheme == "python":
+        own = load_own_lm(parsed)
+        return own.tokenizer, own.max_length
     tokenizer = _tokenizer(parsed, trust_remote_code)
     if parsed.scheme == "gguf":
         return tokenizer, _longest(read_gguf(gguf_path(parsed), AutoConfig, parsed))

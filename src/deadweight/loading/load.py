@@ -35,7 +35,7 @@ def load(
         architecture. ``timm:`` and ``torchvision:`` mean pretrained weights; ``?pretrained=false`` (or
         ``pretrained=False``) gives random ones and ``?checkpoint=FILE``, for ``hf:`` too, those of a file. What the
         library's factory takes may follow, e.g. ``timm:NAME?num_classes=10&img_size=384``; an option that nothing
-        reads is an error.
+        reads is an error. ``python:MODULE:FUNCTION?depth=6`` is what a function of your own returns.
     dtype, device:
         Cast and moved after loading; by default as loaded, on the CPU.
     kwargs:

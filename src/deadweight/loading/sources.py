@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from deadweight.errors import SourceError
+from deadweight.loading.own import load_own
 from deadweight.loading.saved import load_saved
 from deadweight.loading.timm_names import load_timm, register_ours
 from deadweight.models.embedded import load_embedded
@@ -16,12 +17,12 @@ from deadweight.models.factories import (
     hub_parameters,
     timm_parameters,
     torchvision_parameters,
-    typed_options,
 )
 from deadweight.models.hub import load_hub
 from deadweight.models.language import load_gguf
 from deadweight.models.vision import load_torchvision, require_timm, require_torchvision
 from deadweight.registry import Registry, did_you_mean
+from deadweight.signatures import typed_options
 from deadweight.source import MODEL_OPTIONS, Source, parse_source
 
 Loader = Callable[..., nn.Module]
@@ -34,6 +35,7 @@ for _scheme, _loader in (
     ("gguf", load_gguf),
     ("embedded", load_embedded),
     ("file", load_saved),
+    ("python", load_own),
 ):
     MODEL_SOURCES.add(_scheme, _loader)
 MODEL_SOURCES.add("checkpoint", "deadweight.loading.load:load_told")
@@ -58,7 +60,7 @@ def model_options(source: Source) -> dict[str, Any]:
     another package's kind read their options themselves.
     """
     own = MODEL_OPTIONS.get(source.scheme)
-    if own is None or set(source.options) <= set(own):
+    if own is None or source.scheme == "python" or set(source.options) <= set(own):
         return {}
     factory = _FACTORIES.get(source.scheme)
     return typed_options(source, own, factory(source) if factory else {})

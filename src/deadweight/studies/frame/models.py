@@ -15,6 +15,7 @@ from deadweight.errors import InputError
 from deadweight.lab import Cell, Json, Workbench
 from deadweight.loading import load, model_source
 from deadweight.models import transform
+from deadweight.own_code import file_of
 from deadweight.source import Source
 
 
@@ -105,6 +106,8 @@ def load_seeded(source: str, seed: int) -> nn.Module:
 
 def language_digest(source: Source) -> str:
     """A digest of a language model's files, weights from elsewhere included; its name where it has none here."""
+    if source.scheme == "python" and (code := file_of(source)) is not None:
+        return f"{digest(code)}-{source.text}"
     marks = [digest(Path(source.name)), digest(Path(source.options.get("checkpoint", "/nowhere")).expanduser())]
     found = [mark for mark in marks if mark is not None]
     return "-".join(found) or source.text
