@@ -24,6 +24,10 @@ def build(depth: int = 2, classes: int = 3, note: str = ""):
     shape = dict(img_size=8, patch_size=4, in_chans=1, embed_dim=8, num_heads=2)
     return VisionTransformer(depth=depth, num_classes=classes, **shape)
 
+class Mine(torch.nn.Linear):
+    def __init__(self, width: int = 2):
+        super().__init__(width, 3)
+
 def free(**options):
     return build(**options)
 
@@ -111,7 +115,7 @@ def test_a_model_is_what_the_function_returns(here, module, capsys):
         ("python:my_code", "does not name a module and a function"),
         ("python:./gone.py:build", "no file"),
         ("python:never:build", r"nobody named me.*never\.py, line 1"),
-        ("python:my_code:broken", r"AttributeError.*my_code\.py, line 15"),
+        ("python:my_code:broken", r"AttributeError.*my_code\.py, line 19"),
         ("python:my_code:number", "returned a int"),
         ("python:my_code:build?ema=true", "no checkpoint="),
     ],
@@ -132,15 +136,18 @@ def test_weights_of_a_file_for_a_model_of_ones_own(here):
 
 
 def test_a_saved_model_is_rebuilt_by_the_function_that_is_named_again(here):
-    model = dw.drop_blocks(dw.load("python:my_code:build?depth=3"), [1])
+    library = dw.drop_blocks(dw.load("python:my_code:build?depth=3"), [1])
+    dw.save(library, "library")
+    assert len(dw.load("file:library").blocks) == 2, "timm's own class needs no code of anybody's"
+    model = dw.load("python:my_code:Mine?width=5")
     dw.save(model, "saved")
     sys.modules.pop("my_code")
-    with pytest.raises(SourceError, match=r"\?model=python:my_code:build"):
+    with pytest.raises(SourceError, match=r"\?model=python:my_code:Mine"):
         dw.load("file:saved")
     assert "my_code" not in sys.modules, "a folder's own word runs nothing"
-    again = dw.load("file:saved?model=python:my_code:build")
+    again = dw.load("file:saved?model=python:my_code:Mine")
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
-    assert 'dw.load("file:THIS_FOLDER?model=python:my_code:build")' in (here / "saved" / "README.md").read_text()
+    assert 'dw.load("file:THIS_FOLDER?model=python:my_code:Mine")' in (here / "saved" / "README.md").read_text()
     with pytest.raises(SourceError, match="python:MODULE:FUNCTION"):
         dw.load("file:saved?model=timm:test_vit")
 

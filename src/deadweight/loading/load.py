@@ -63,7 +63,7 @@ def load(
     require_room(parsed, **kwargs)
     model, kwargs = _built(parsed, pretrained, kwargs)
     if origin(model) is None:
-        plain = {name: value for name, value in kwargs.items() if isinstance(value, (str, int, float, bool, list))}
+        plain = {name: value for name, value in kwargs.items() if _plain(value)}
         # What is needed to build it again; the file of its weights is not.
         named = f"{parsed.scheme}:{parsed.name}" if "checkpoint" in parsed.options else source
         set_origin(model, named, plain if pretrained is None else {**plain, "pretrained": pretrained})
@@ -73,6 +73,13 @@ def load(
     if device is not None:
         model = model.to(pick_device(device))
     return model.eval()
+
+
+def _plain(value: Any) -> bool:
+    """Whether JSON has it, so that a saved model can be built with it again."""
+    if isinstance(value, list | tuple | dict):
+        return all(map(_plain, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, (str, int, float, bool))
 
 
 def load_told(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:

@@ -56,10 +56,10 @@ def _entry(base: str, variant: str, shape: Mapping[str, int]) -> Callable[..., n
 
     def build(**options: Any) -> nn.Module:
         """The cut happens before weights are read, so that a checkpoint of the cut model fits."""
-        model: nn.Module = VARIANTS[variant](VisionTransformer(**options))
+        model: nn.Module = VisionTransformer(**options)
         plain = {key: value for key, value in options.items() if isinstance(value, (str, int, float, bool, list))}
         set_origin(model, f"timm:{base}", plain)  # with the log of surgeries: a saved one needs no import of this
-        return model
+        return VARIANTS[variant](model)
 
     def entry(pretrained: bool = False, **options: Any) -> nn.Module:
         indices = options.pop("out_indices", 3)
