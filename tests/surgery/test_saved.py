@@ -171,10 +171,4 @@ def test_every_family_has_a_fresh_model_that_can_be_described(zoo):
     from deadweight.surgery.architecture import architecture
 
     described = {name: architecture(zoo.families[name]()) for name in zoo.families}
-    assert {name for name in described if described[name]} == {
-        "hf_vit",
-        "hf_dinov2",
-        "hf_dinov2_swiglu",
-        "llama",
-        "hf_gpt2",
-    }
+    assert all(described.values())

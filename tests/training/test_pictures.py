@@ -144,3 +144,14 @@ def test_a_set_of_datasets_trains(tmp_path):
     model = load("timm:vit_tiny_patch16_224?pretrained=false", img_size=32, num_classes=2, embed_dim=24, depth=2)
     curves = train(model, data, dataclasses.replace(RECIPE, batch_size=4), device="cpu")
     assert len(curves.train_loss) == 2
+
+
+def test_a_set_of_ones_own_that_gives_tensors_is_not_augmented(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def images():\n"
+        "    return torch.utils.data.TensorDataset(torch.rand(12, 3, 8, 8), torch.arange(12) % 3)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="gives tensors"):
+        augmented(load_images("python:./mine.py:images"), Recipe.mini(flip=0.5))

@@ -8,9 +8,10 @@ from typing import Literal
 from rich.console import Console
 
 from deadweight.cli.app import app
+from deadweight.source import options_text
 
 
-@app.command(name="list")
+@app.command(name="list", help_epilogue=options_text(), help_format="plaintext")
 def list_(what: str = "studies", *, json: bool = False) -> int:
     """List what there is to choose from.
 

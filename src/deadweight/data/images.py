@@ -16,7 +16,7 @@ from torch import Tensor
 from deadweight.data.classes import ClassNames, Head, HeadNames, aligned, reordered
 from deadweight.errors import InputError, SourceError
 from deadweight.registry import Registry, did_you_mean
-from deadweight.source import Source, parse_source
+from deadweight.source import IMAGE_OPTIONS, Source, check_options, parse_source
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -54,7 +54,7 @@ class ImageData:
 class Pictures:
     """Pictures that are opened when asked for, with their labels: what every source boils down to."""
 
-    open: Callable[[int], Image.Image]
+    open: Callable[[int], Image.Image | Tensor]
     labels: Sequence[int]
     indices: Sequence[int]
     transform: Transform
@@ -64,14 +64,16 @@ class Pictures:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         at = self.indices[index]
-        return self.transform(self.open(at)), int(self.labels[at])
+        found = self.open(at)
+        prepared = found if isinstance(found, Tensor) else self.transform(found)  # a tensor is prepared already
+        return prepared, int(self.labels[at])
 
 
 @dataclass(frozen=True)
 class Gallery:
     """What a source offers before it is split: `validation` is None where the source has no split of its own."""
 
-    open: Callable[[int], Image.Image]
+    open: Callable[[int], Image.Image | Tensor]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     validation: tuple[int, ...] | None
@@ -88,6 +90,7 @@ class DataNote(UserWarning):
 IMAGE_SOURCES: Registry[Callable[[Source], Gallery]] = Registry("image source")
 IMAGE_SOURCES.add("embedded", "deadweight.data.embedded:gallery")
 IMAGE_SOURCES.add("folder", "deadweight.data.folders:gallery")
+IMAGE_SOURCES.add("python", "deadweight.data.own:gallery")
 IMAGE_SOURCES.add("hf", "deadweight.data.hub:gallery")
 
 
@@ -105,8 +108,9 @@ def load_images(
     ----------
     source:
         ``embedded:digits``, ``embedded:mnist5k``, ``folder:PATH`` (class folders, or ``train/`` and ``val/`` that
-        hold them), ``hf:DATASET[:CONFIG][@REV]``. ``?classes=cat,dog`` puts the classes into another order, that of a
-        model's outputs, and ``?classes=none`` says that they are not a model's.
+        hold them), ``hf:DATASET[:CONFIG][@REV]``, or ``python:MODULE:FUNCTION``, which returns a data set, a loader, or
+        a pair of them. ``?classes=cat,dog`` puts the classes into another order, that of a model's outputs, and
+        ``?classes=none`` says that they are not a model's.
     limit:
         At most so many images of each part, drawn evenly from the classes by `split_seed`.
     transform:
@@ -139,6 +143,8 @@ def load_images(
             cure=did_you_mean(parsed.scheme, IMAGE_SOURCES.names()),
         )
     check_limit(limit)
+    if parsed.scheme in IMAGE_OPTIONS:
+        check_options(parsed, IMAGE_OPTIONS[parsed.scheme])
     gallery = IMAGE_SOURCES.get(parsed.scheme)(parsed)
     classes, places = reordered(gallery.classes, parsed)
     if head is not None:

@@ -55,7 +55,12 @@ def read_table(source: Source) -> TextTable:
             expected=f"one of {', '.join(f'{scheme}:…' for scheme in READERS)}",
             cure="write for example csv:reviews.csv?text=body&label=stars",
         )
-    found = [{str(key): _text(value) for key, value in row.items()} for row in READERS[source.scheme](source)]
+    return table_of(source, READERS[source.scheme](source))
+
+
+def table_of(source: Source, rows: Iterable[Mapping[Any, Any]]) -> TextTable:
+    """Rows that are read already, as :func:`read_table` gives them."""
+    found = [{str(key): _text(value) for key, value in row.items()} for row in rows]
     if not found:
         raise SourceError(f"{source.text!r} has no rows", expected="at least one row under the column names")
     columns = tuple(found[0])

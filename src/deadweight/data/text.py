@@ -13,7 +13,7 @@ from torch import Tensor
 from deadweight.data.corpora import documents
 from deadweight.data.images import digest
 from deadweight.errors import SourceError
-from deadweight.source import parse_source
+from deadweight.source import TEXT_OPTIONS, check_options, parse_source
 
 EMBEDDED = {"stdlib": "the source of Python's own standard library (top-level modules), as bytes"}
 _HOLD_OUT_EVERY = 10
@@ -45,6 +45,8 @@ def load_text(source: str, *, limit: int | None = None) -> TextData:
     (torch.uint8, 256)
     """
     parsed = parse_source(source, example="text:book.txt")
+    if parsed.scheme in TEXT_OPTIONS:
+        check_options(parsed, TEXT_OPTIONS[parsed.scheme])
     files: list[Path] = []
     if parsed.scheme == "hf":
         return _split(source, documents(parsed, limit))

@@ -88,9 +88,11 @@ def _log(surgeries: list[dict[str, Any]]) -> str:
 
 
 def _loading(manifest: Mapping[str, Any], alone: bool) -> str:
-    own = manifest["architecture"] is None and manifest["origin"] is None
+    came_from = str((manifest["origin"] or {}).get("source", ""))
+    own = manifest["architecture"] is None and not came_from
     argument = ", model=YourClass(…)" if own else ""
-    code = f'```python\nimport deadweight as dw\n\nmodel = dw.load("file:THIS_FOLDER"{argument})\n```'
+    option = f"?model={came_from.partition('?')[0]}" if came_from.startswith("python:") else ""
+    code = f'```python\nimport deadweight as dw\n\nmodel = dw.load("file:THIS_FOLDER{option}"{argument})\n```'
     if alone:
         kind = str(manifest["class"]).rpartition(".")[2]
         code += (

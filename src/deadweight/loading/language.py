@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from deadweight.errors import SourceError
-from deadweight.loading.sources import MODEL_SOURCES, model_source
+from deadweight.loading.checkpoint_source import resolved
+from deadweight.loading.checkpoints import check_checkpoint, load_checkpoint
+from deadweight.loading.own import load_own_lm
+from deadweight.loading.sources import MODEL_SOURCES, model_options, model_source
 from deadweight.models import LanguageModel, origin, pick_device, set_origin, torch_dtype
 from deadweight.models.embedded import language_source
-from deadweight.models.hub import config_of, load_hub, place
+from deadweight.models.hub import check_causal, config_of, load_hub, place
 from deadweight.models.language import gguf_path, load_gguf, quiet, read_gguf
 from deadweight.models.memory_check import require_room
 from deadweight.network import hub_reach
@@ -23,21 +28,19 @@ def _resolved(source: Source) -> Source:
 
 def check_language(text: str, *, trust_remote_code: bool = False) -> Source:
     """Refuse a language source that cannot work, cheaply: before any weights are read."""
-    source = _resolved(model_source(text))
+    named = resolved(model_source(text))
+    check_checkpoint(named)
+    options = model_options(named)
+    source = _resolved(named)
     if source.scheme == "gguf":
         gguf_path(source)
     elif source.scheme == "hf":
-        config = config_of(source, trust_remote_code=trust_remote_code)
-        if not hasattr(config, "vocab_size"):
-            raise SourceError(
-                f"{text!r} is a {type(config).__name__}",
-                expected="a causal language model",
-                cure="vision models are given with --vision",
-            )
-    elif source.scheme != "file":
+        check_causal(text, config_of(source, trust_remote_code=trust_remote_code, **options))
+    elif source.scheme not in ("file", "python"):
         raise SourceError(
             f"{text!r} names no language model",
-            expected="hf:FOLDER, hf:REPO, gguf:PATH, file:FOLDER or embedded:smollm2-135m-instruct",
+            expected="hf:FOLDER, hf:REPO, gguf:PATH, file:FOLDER, python:MODULE:FUNCTION or "
+            "embedded:smollm2-135m-instruct",
         )
     return source
 
@@ -54,7 +57,9 @@ def load_lm(
     Parameters
     ----------
     source:
-        ``hf:REPO[@REV]``, ``hf:FOLDER``, ``gguf:PATH``, ``file:FOLDER`` or ``embedded:smollm2-135m-instruct``.
+        ``hf:REPO[@REV]``, ``hf:FOLDER`` (``?checkpoint=FILE`` for weights from elsewhere), ``gguf:PATH``,
+        ``file:FOLDER``, ``embedded:smollm2-135m-instruct``, or ``python:MODULE:FUNCTION``, a function of your own that
+        returns model and tokenizer.
     dtype, device:
         Of the weights; the device defaults to the accelerator, else the CPU.
 
@@ -74,13 +79,25 @@ def load_lm(
     True
     """
     parsed, wanted = check_language(source, trust_remote_code=trust_remote_code), torch_dtype(dtype)
-    require_room(parsed, wanted if parsed.scheme == "hf" else None)  # the others are read in float32 and then cast
+    if parsed.scheme == "python":
+        own = load_own_lm(parsed)
+        if origin(own.model) is None:
+            set_origin(own.model, source)
+        return replace(own, model=own.model.to(device=pick_device(device), dtype=wanted).eval())
+    options = model_options(parsed)
+    # hf: is read in the dtype asked for, the others in float32 and then cast
+    require_room(parsed, wanted if parsed.scheme == "hf" else None, **options)
     tokenizer = _tokenizer(parsed, trust_remote_code)
     if parsed.scheme == "gguf":
         model = load_gguf(parsed)
     elif parsed.scheme == "hf":
+        _check_vocabulary(source, tokenizer, config_of(parsed, trust_remote_code=trust_remote_code, **options))
+        read = partial(load_hub, parsed, trust_remote_code=trust_remote_code, causal=True)
         with quiet(), hub_reach():
-            model = load_hub(parsed, trust_remote_code=trust_remote_code, dtype=wanted or torch.float32)
+            if "checkpoint" in parsed.options:
+                model, _ = load_checkpoint(parsed, partial(read, pretrained=False), options)
+            else:
+                model = read(dtype=wanted or torch.float32, pretrained=parsed.flag("pretrained", True), **options)
     else:
         with quiet():
             model = MODEL_SOURCES.get("file")(parsed)
@@ -99,12 +116,26 @@ def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> tuple[Any
     from transformers import AutoConfig
 
     parsed = check_language(source, trust_remote_code=trust_remote_code)
+    if parsed.scheme == "python":
+        own = load_own_lm(parsed)
+        return own.tokenizer, own.max_length
     tokenizer = _tokenizer(parsed, trust_remote_code)
     if parsed.scheme == "gguf":
         return tokenizer, _longest(read_gguf(gguf_path(parsed), AutoConfig, parsed))
-    return tokenizer, _longest(
-        config_of(parsed, trust_remote_code=trust_remote_code)
-    ) if parsed.scheme == "hf" else None
+    if parsed.scheme != "hf":
+        return tokenizer, None
+    return tokenizer, _longest(config_of(parsed, trust_remote_code=trust_remote_code, **model_options(parsed)))
+
+
+def _check_vocabulary(text: str, tokenizer: Any, config: Any) -> None:
+    """Refuse a tokenizer of another model. Tokens added to its vocabulary may lie beyond the embedding, unused."""
+    tokens, rows = int(tokenizer.vocab_size), getattr(config.get_text_config(), "vocab_size", None)
+    if rows is not None and tokens > rows:
+        raise SourceError(
+            f"{text!r}: the tokenizer knows {tokens} tokens, and the model's embedding has {rows} rows",
+            expected="the tokenizer the model was trained with",
+            cure="save that tokenizer into the model's folder",
+        )
 
 
 def _longest(config: Any) -> int | None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from deadweight.loading.sources import MODEL_SOURCES, model_source
+from deadweight.errors import DeadweightError, SourceError
+from deadweight.loading.checkpoint_source import resolved
+from deadweight.loading.checkpoints import WORDS, check_checkpoint, load_checkpoint
+from deadweight.loading.sources import MODEL_SOURCES, model_options, model_source
 from deadweight.models import origin, pick_device, set_origin, torch_dtype
 from deadweight.models.memory_check import require_room
+from deadweight.source import MODEL_OPTIONS, PICTURE_OPTIONS, Source
 
 
 def load(
@@ -26,8 +31,11 @@ def load(
     ----------
     source:
         ``timm:NAME``, ``torchvision:NAME``, ``hf:REPO[@REV]``, ``hf:FOLDER``, ``gguf:PATH``, ``file:FOLDER``
-        (saved by :func:`deadweight.save`) or ``embedded:NAME``. ``timm:`` and ``torchvision:`` mean pretrained
-        weights; ``?pretrained=false`` (or ``pretrained=False``) gives random ones.
+        (saved by :func:`deadweight.save`), ``embedded:NAME``, or ``checkpoint:FILE`` where the file tells its
+        architecture. ``timm:`` and ``torchvision:`` mean pretrained weights; ``?pretrained=false`` (or
+        ``pretrained=False``) gives random ones and ``?checkpoint=FILE``, for ``hf:`` too, those of a file. What the
+        library's factory takes may follow, e.g. ``timm:NAME?num_classes=10&img_size=384``; an option that nothing
+        reads is an error. ``python:MODULE:FUNCTION?depth=6`` is what a function of your own returns.
     dtype, device:
         Cast and moved after loading; by default as loaded, on the CPU.
     kwargs:
@@ -47,17 +55,58 @@ def load(
     >>> model(torch.zeros(2, 1, 8, 8)).shape, model.training
     (torch.Size([2, 10]), False)
     """
-    parsed = model_source(source)
+    parsed = resolved(model_source(source))
+    check_checkpoint(parsed)
     if "pretrained" in parsed.options and pretrained is None:
         pretrained = parsed.flag("pretrained", True)
+    kwargs = {**model_options(parsed), **kwargs}
     require_room(parsed, **kwargs)
-    model = MODEL_SOURCES.get(parsed.scheme)(parsed, pretrained=pretrained, **kwargs)
+    model, kwargs = _built(parsed, pretrained, kwargs)
     if origin(model) is None:
-        plain = {name: value for name, value in kwargs.items() if isinstance(value, (str, int, float, bool, list))}
-        set_origin(model, source, plain if pretrained is None else {**plain, "pretrained": pretrained})
+        plain = {name: value for name, value in kwargs.items() if _plain(value)}
+        # What is needed to build it again; the file of its weights is not.
+        named = _without_weights(parsed) if "checkpoint" in parsed.options else source
+        set_origin(model, named, plain if pretrained is None else {**plain, "pretrained": pretrained})
     wanted = torch_dtype(dtype)
     if wanted is not None:
         model = model.to(wanted)
     if device is not None:
         model = model.to(pick_device(device))
     return model.eval()
+
+
+def _without_weights(source: Source) -> str:
+    """The source of the architecture alone, with what it says of pictures."""
+    kept = {name: text for name, text in source.options.items() if name in PICTURE_OPTIONS}
+    tail = "&".join(f"{name}={text}" for name, text in kept.items())
+    return f"{source.scheme}:{source.name}" + (f"?{tail}" if tail else "")
+
+
+def _plain(value: Any) -> bool:
+    """Whether JSON has it, so that a saved model can be built with it again."""
+    if isinstance(value, list | tuple | dict):
+        return all(map(_plain, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, (str, int, float, bool))
+
+
+def load_told(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
+    """``checkpoint:FILE`` or its folder: weights that say what architecture they are of."""
+    return _built(resolved(source), pretrained, kwargs)[0]
+
+
+def _built(source: Source, pretrained: bool | None, options: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, and the options it was built with."""
+    build = MODEL_SOURCES.get(source.scheme)
+    try:
+        if source.scheme in WORDS and "checkpoint" in source.options:
+            return load_checkpoint(source, partial(build, source, pretrained=False), options)
+        return build(source, pretrained=pretrained, **options), options
+    except (TypeError, ValueError, AssertionError) as problem:
+        if isinstance(problem, DeadweightError) or not options or source.scheme not in MODEL_OPTIONS:
+            raise
+        told = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise SourceError(
+            f"{source.text!r} with {told[:200]}: {str(problem).splitlines()[0] if str(problem) else 'refused'}",
+            expected="options the model's class can be built with",
+            cure="leave out what its name has settled already",
+        ) from problem

@@ -91,6 +91,8 @@ def load_saved(
     """
     folder = Path(source.name).expanduser()
     manifest = _manifest(folder)
+    if model is None and "model" in source.options:
+        model = _own(source, manifest)
     if kwargs:
         raise InputError(
             f"options {', '.join(sorted(kwargs))} for a saved model",
@@ -210,16 +212,36 @@ def _built(manifest: Mapping[str, Any], folder: Path) -> nn.Module:
     if manifest["architecture"] is not None:
         return build(manifest["architecture"])
     came_from = manifest["origin"]
-    if came_from is None:
+    own = None if came_from is None else parse_source(came_from["source"])
+    if own is None or own.scheme == "python":  # what a folder names is not run because it names it
+        named = "python:MODULE:FUNCTION" if own is None else f"python:{own.name}"
         raise SourceError(
             f"file:{folder} holds a {manifest.get('class')}, which deadweight did not build and cannot rebuild",
             expected="a fresh instance of it",
-            cure=f'give one: dw.load("file:{folder}", model=YourClass(…))',
+            cure=f'give one: dw.load("file:{folder}", model=YourClass(…)), or name the function that builds it: '
+            f"file:{folder}?model={named}",
         )
     from deadweight.loading.load import load  # which loads saved models too
 
     options = {name: value for name, value in came_from["options"].items() if name != "pretrained"}
     return load(came_from["source"], pretrained=False, **options)
+
+
+def _own(source: Source, manifest: Mapping[str, Any]) -> nn.Module:
+    """A fresh model from the function that ``?model=`` names, with the options it had when it was saved."""
+    from deadweight.loading.load import load  # which loads saved models too
+
+    named = parse_source(source.options["model"])
+    if named.scheme != "python":
+        raise SourceError(
+            f"{source.text!r}: model={source.options['model']!r}",
+            expected="python:MODULE:FUNCTION, the function that builds the model",
+            cure="leave it out for models of timm, torchvision and transformers",
+        )
+    came_from = manifest["origin"] or {"source": named.text, "options": {}}
+    before = parse_source(came_from["source"])
+    same = before.scheme == "python" and before.name == named.name and not named.options
+    return load(before.text if same else named.text, **(came_from["options"] if same else {}))
 
 
 def _tensors(folder: Path, aliases: Mapping[str, str]) -> dict[str, Tensor]:

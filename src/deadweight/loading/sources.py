@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
 from deadweight.errors import SourceError
+from deadweight.loading.own import load_own
 from deadweight.loading.saved import load_saved
-from deadweight.loading.timm_names import load_timm
+from deadweight.loading.timm_names import load_timm, register_ours
 from deadweight.models.embedded import load_embedded
+from deadweight.models.factories import (
+    embedded_parameters,
+    hub_parameters,
+    timm_parameters,
+    torchvision_parameters,
+)
 from deadweight.models.hub import load_hub
 from deadweight.models.language import load_gguf
-from deadweight.models.vision import load_torchvision
+from deadweight.models.vision import load_torchvision, require_timm, require_torchvision
 from deadweight.registry import Registry, did_you_mean
-from deadweight.source import Source, parse_source
+from deadweight.signatures import typed_options
+from deadweight.source import MODEL_OPTIONS, Source, parse_source
 
 Loader = Callable[..., nn.Module]
 
@@ -26,8 +35,10 @@ for _scheme, _loader in (
     ("gguf", load_gguf),
     ("embedded", load_embedded),
     ("file", load_saved),
+    ("python", load_own),
 ):
     MODEL_SOURCES.add(_scheme, _loader)
+MODEL_SOURCES.add("checkpoint", "deadweight.loading.load:load_told")
 
 
 def model_source(text: str) -> Source:
@@ -40,3 +51,32 @@ def model_source(text: str) -> Source:
             cure=did_you_mean(source.scheme, MODEL_SOURCES.names()),
         )
     return source
+
+
+def model_options(source: Source) -> dict[str, Any]:
+    """What follows ``?`` and belongs to the library's factory, as values of the types it takes.
+
+    Raises :class:`SourceError` that lists the options there are for any other, ``MODEL_OPTIONS`` aside. Sources of
+    another package's kind read their options themselves.
+    """
+    own = MODEL_OPTIONS.get(source.scheme)
+    if own is None or source.scheme == "python" or set(source.options) <= set(own):
+        return {}
+    factory = _FACTORIES.get(source.scheme)
+    return typed_options(source, own, factory(source) if factory else {})
+
+
+def _timm(source: Source) -> dict[str, tuple[Any, ...]]:
+    register_ours(source)
+    require_timm(source)
+    return timm_parameters(source)
+
+
+def _torchvision(source: Source) -> dict[str, tuple[Any, ...]]:
+    require_torchvision(source)
+    return torchvision_parameters(source)
+
+
+_FACTORIES: Mapping[str, Callable[[Source], dict[str, tuple[Any, ...]]]] = {
+    "timm": _timm, "torchvision": _torchvision, "hf": hub_parameters, "embedded": embedded_parameters,
+}  # fmt: skip

@@ -56,10 +56,10 @@ def _entry(base: str, variant: str, shape: Mapping[str, int]) -> Callable[..., n
 
     def build(**options: Any) -> nn.Module:
         """The cut happens before weights are read, so that a checkpoint of the cut model fits."""
-        model: nn.Module = VARIANTS[variant](VisionTransformer(**options))
+        model: nn.Module = VisionTransformer(**options)
         plain = {key: value for key, value in options.items() if isinstance(value, (str, int, float, bool, list))}
         set_origin(model, f"timm:{base}", plain)  # with the log of surgeries: a saved one needs no import of this
-        return model
+        return VARIANTS[variant](model)
 
     def entry(pretrained: bool = False, **options: Any) -> nn.Module:
         indices = options.pop("out_indices", 3)
@@ -104,8 +104,13 @@ def register_names() -> None:
                 register_model(_entry(f"vit_{size}_patch16_224", variant, shape))
 
 
-def load_timm(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
-    """``timm:NAME``: any model timm knows by name, and ours."""
+def register_ours(source: Source) -> None:
+    """Make our names known to timm where `source` is one of them."""
     if source.name.endswith(tuple(f"_{variant}" for variant in VARIANTS)):
         register_names()
+
+
+def load_timm(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
+    """``timm:NAME``: any model timm knows by name, and ours."""
+    register_ours(source)
     return build_timm(source, pretrained=pretrained, **kwargs)

@@ -78,17 +78,19 @@ def _torchvision(source: Source, **options: Any) -> int:
 
 
 def _hub(source: Source, **options: Any) -> int:
-    from deadweight.models.hub import auto_class, config_of
+    from deadweight.models.hub import build, config_of
 
-    config = config_of(source)
-    # Said explicitly: left out, transformers asks at the terminal whether code of the repository may run.
-    return _numbers(lambda: auto_class(config).from_config(config, trust_remote_code=False))
+    config = config_of(source, **options)
+    return _numbers(lambda: build(config))
 
 
 def _gguf(source: Source, **options: Any) -> int:
     from gguf import GGUFReader
 
-    return sum(int(tensor.n_elements) for tensor in GGUFReader(source.name).tensors)
+    from deadweight.models.gguf_parts import parts_of
+
+    parts = parts_of(Path(source.name).expanduser(), source.text)
+    return sum(int(tensor.n_elements) for part in parts for tensor in GGUFReader(part).tensors)
 
 
 _COUNTS: dict[str, Callable[..., int]] = {"timm": _timm, "torchvision": _torchvision, "hf": _hub, "gguf": _gguf}

@@ -18,19 +18,12 @@ from deadweight.errors import InputError, SourceError
 from deadweight.models.hub_processor import saved_processor, usual_processor
 from deadweight.models.input_shape import input_shape
 from deadweight.models.provenance import origin
-from deadweight.source import Source, parse_source
+from deadweight.source import PICTURE_OPTIONS, Source, parse_source
 
 Settings = dict[str, Any]
 
 # Pillow's numbers, which transformers keeps; the words are timm's.
 INTERPOLATIONS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
-OPTIONS: Mapping[str, str] = {
-    "mean": "mean subtracted from each channel of [0, 1], e.g. 0.5 or 0.485,0.456,0.406",
-    "std": "what each channel is then divided by, e.g. 0.5 or 0.229,0.224,0.225",
-    "crop_pct": "share of the shorter side that the centre crop keeps, e.g. 0.9; 1 crops none of it",
-    "interpolation": f"how pictures are resized: {', '.join(INTERPOLATIONS)}",
-    "size": "pixels a side, or HEIGHT,WIDTH",
-}
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,7 @@ def change_of(options: Mapping[str, str]) -> Change:
     Change(mean=(0.5,), std=None, crop_pct=None, interpolation=None, size=(224, 196))
     """
     found: dict[str, Any] = {}
-    for name in OPTIONS.keys() & options.keys():
+    for name in PICTURE_OPTIONS.keys() & options.keys():
         text = options[name]
         try:
             if name == "interpolation":
@@ -93,7 +86,7 @@ def change_of(options: Mapping[str, str]) -> Change:
             else:
                 found[name] = tuple(float(part) for part in text.split(","))
         except ValueError as problem:
-            raise SourceError(f"{name}={text!r}", expected=OPTIONS[name]) from problem
+            raise SourceError(f"{name}={text!r}", expected=PICTURE_OPTIONS[name]) from problem
     return Change(**found)
 
 

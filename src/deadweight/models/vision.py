@@ -34,11 +34,10 @@ def fetched(source: Source, build: Callable[[], nn.Module]) -> nn.Module:
             raise no_weights(source, f"{where}{str(problem).splitlines()[0]}") from problem
 
 
-def build_timm(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
-    """``timm:NAME``: any model timm knows by name."""
+def require_timm(source: Source) -> None:
+    """Refuse a name timm does not know, naming the likeliest."""
     import timm
 
-    wanted = pretrained is not False
     if not timm.is_model(source.name.partition(".")[0]):
         close = timm.list_models(f"*{source.name[:8]}*")[:200] or timm.list_models("vit_*")
         raise SourceError(
@@ -46,7 +45,26 @@ def build_timm(source: Source, *, pretrained: bool | None = None, **kwargs: Any)
             expected="a name of timm.list_models()",
             cure=did_you_mean(source.name, close)[:300],
         )
-    if not wanted:
+
+
+def require_torchvision(source: Source) -> None:
+    """Refuse a name torchvision does not know, naming the likeliest."""
+    from torchvision import models
+
+    if source.name not in models.list_models(module=models):
+        raise SourceError(
+            f"torchvision has no model {source.name!r}",
+            expected="a name of torchvision.models.list_models()",
+            cure=did_you_mean(source.name, models.list_models(module=models))[:300],
+        )
+
+
+def build_timm(source: Source, *, pretrained: bool | None = None, **kwargs: Any) -> nn.Module:
+    """``timm:NAME``: any model timm knows by name."""
+    import timm
+
+    require_timm(source)
+    if pretrained is False:
         untrained: nn.Module = timm.create_model(source.name, pretrained=False, **kwargs)
         return untrained
     try:
@@ -61,12 +79,7 @@ def load_torchvision(source: Source, *, pretrained: bool | None = None, **kwargs
     """``torchvision:NAME``: any classification model torchvision knows by name."""
     from torchvision import models
 
-    if source.name not in models.list_models(module=models):
-        raise SourceError(
-            f"torchvision has no model {source.name!r}",
-            expected="a name of torchvision.models.list_models()",
-            cure=did_you_mean(source.name, models.list_models(module=models))[:300],
-        )
+    require_torchvision(source)
     if pretrained is False:
         return models.get_model(source.name, weights=None, **kwargs)  # type: ignore[no-any-return]
     return fetched(source, lambda: models.get_model(source.name, weights="DEFAULT", **kwargs))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from deadweight.data.tables import read_table
+from deadweight.data.tables import read_table, table_of
 from deadweight.errors import SourceError
+from deadweight.own_code import call
 from deadweight.prompting.embedded_tasks import TASKS
 from deadweight.prompting.public_tasks import PUBLIC
 from deadweight.prompting.tasks import Task, items_of
-from deadweight.source import Source, parse_source
+from deadweight.source import TASK_OPTIONS, Source, check_options, parse_source
 
 PAIRS = (("premise", "hypothesis"), ("first", "second"))
 TEMPLATES: Mapping[tuple[str, ...], str] = {
@@ -25,7 +26,8 @@ def load_task(source: str) -> Task:
 
     ``embedded:NAME`` (also tasks added to ``TASKS``), a file of one's own: ``csv:PATH?text=COLUMN&label=COLUMN``,
     ``jsonl:``, ``parquet:``, or a set of the hub: ``hf:DATASET[:CONFIG][@REV][#SPLIT]``, whose columns and words are
-    declared for the public ones `deadweight list tasks` shows and named like a file's for all others. Two columns are
+    declared for the public ones `deadweight list tasks` shows and named like a file's for all others, or
+    ``python:MODULE:FUNCTION``, which returns a task or rows ``[{"text": …, "label": …}, …]``. Two columns are
     named ``premise=…&hypothesis=…`` or ``first=…&second=…`` instead of ``text=…``. The label values are the label
     words unless ``words=0:bad,1:good`` says better; ``template=`` replaces the template.
 
@@ -41,12 +43,34 @@ def load_task(source: str) -> Task:
     (('sports', 'business'), True)
     """
     parsed = parse_source(source, example="csv:reviews.csv?text=body&label=stars")
+    if parsed.scheme in TASK_OPTIONS:
+        check_options(parsed, TASK_OPTIONS[parsed.scheme])
+    if parsed.scheme == "python":
+        return _own(parsed)
     if parsed.scheme == "embedded":
         return TASKS.get(parsed.name)()
     name, revision, split = parsed.repository
     if parsed.scheme == "hf" and name in PUBLIC and not set(parsed.options) - {"words", "template"}:
         return _public(parsed, name, revision, split)
     return _named(parsed)
+
+
+def _own(source: Source) -> Task:
+    """What a function of the user's own returns: a task, or rows whose columns are named like a file's."""
+    found = call(source)
+    if isinstance(found, Task):
+        return found
+    rows = list(found) if isinstance(found, Iterable) and not isinstance(found, str | Mapping) else [found]
+    if wrong := [row for row in rows if not isinstance(row, Mapping)]:
+        raise SourceError(
+            f"{source.text!r} returned {'rows that are each' if len(rows) > 1 else ''} a {type(wrong[0]).__name__}",
+            expected="a dw.Task, or rows as dictionaries: [{'text': …, 'label': …}, …]",
+            cure="return one of them from the function",
+        )
+    table = table_of(source, rows)
+    fields = next((pair for pair in PAIRS if set(pair) <= set(table.columns)), ("text",))
+    items = items_of(table, {name: name for name in fields}, "label")
+    return Task(source.text, items, {label: label for label in sorted({i.label for i in items})}, TEMPLATES[fields])
 
 
 def _public(source: Source, name: str, revision: str | None, split: str | None) -> Task:
@@ -61,12 +85,7 @@ def _public(source: Source, name: str, revision: str | None, split: str | None) 
 
 def _named(source: Source) -> Task:
     fields = next((pair for pair in PAIRS if set(pair) & set(source.options)), ("text",))
-    known = {*fields, "label", "words", "template"}
-    if unknown := [name for name in source.options if name not in known]:
-        raise SourceError(
-            f"{source.text!r} has the option {unknown[0]!r}",
-            expected="text, premise, hypothesis, first, second, label, words or template",
-        )
+    check_options(source, {*fields, "label", "words", "template"})  # text= beside premise= would not be read
     columns = {name: source.options.get(name, name) for name in fields}
     items = items_of(read_table(source), columns, source.options.get("label", "label"))
     words = _words(source, sorted({item.label for item in items}))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from deadweight.errors import InputError
 from deadweight.registry import did_you_mean
+from deadweight.source import FACTORY, MODEL_OPTIONS
 
 Rows = list[tuple[str, str]]
 
@@ -19,7 +20,12 @@ def _models() -> Rows:
     from deadweight.models import EMBEDDED
 
     kinds = [(f"{name}:", _first_line(MODEL_SOURCES.get(name))) for name in MODEL_SOURCES.names()]
-    return [(f"embedded:{name}", about) for name, about in EMBEDDED.items()] + kinds
+    options = [
+        (f"  {kind}:…?{name}=", about)
+        for kind, own in MODEL_OPTIONS.items()
+        for name, about in [*own.items(), *([("OPTION", FACTORY[kind])] if kind in FACTORY else [])]
+    ]
+    return [(f"embedded:{name}", about) for name, about in EMBEDDED.items()] + kinds + options
 
 
 def _data() -> Rows:

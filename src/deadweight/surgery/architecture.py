@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 
 from deadweight.errors import SourceError
+from deadweight.models.provenance import origin
+from deadweight.surgery import library_models
 
 _ATTRIBUTE = "_deadweight_architecture"
 
@@ -23,9 +25,10 @@ def remember(model: nn.Module) -> None:
 
 
 def architecture(model: nn.Module) -> dict[str, Any] | None:
-    """Class and configuration before any surgery, as JSON values; None for models without a config of their own.
+    """Class and configuration before any surgery, as JSON values; None for models that nothing describes.
 
-    timm and torchvision models carry no configuration: they are built again from their source string.
+    timm and torchvision models carry no configuration: those that were loaded here are built again from their source
+    string, others by the name and arguments that build the same.
     """
     found = getattr(model, _ATTRIBUTE, None)
     return copy.deepcopy(found) if found is not None else _describe(model)
@@ -38,6 +41,10 @@ def build(description: dict[str, Any]) -> nn.Module:
 
         gpt: nn.Module = GPT2(GPT2Config(**description["config"]))
         return gpt
+    if description["library"] in library_models.LIBRARIES:
+        theirs = library_models.build(description)
+        setattr(theirs, _ATTRIBUTE, copy.deepcopy(description))
+        return theirs
     import transformers
 
     kind: Any = getattr(transformers, str(description["class"]), None)
@@ -60,6 +67,9 @@ def _describe(model: nn.Module) -> dict[str, Any] | None:
     if module.startswith("transformers.models.") and hasattr(config, "to_json_string"):
         values = json.loads(config.to_json_string(use_diff=False))
         return {"library": "transformers", "class": type(model).__name__, "config": values}
+    came_from = origin(model)
+    if came_from is None or came_from["source"].startswith("python:"):
+        return library_models.describe(model)
     return None
 
 

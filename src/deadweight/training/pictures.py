@@ -38,6 +38,7 @@ class Augmented:
         reseed("picture", draw)
         at = self.pictures.indices[index]
         picture = self.pictures.open(at)
+        assert isinstance(picture, Image.Image)  # augmented() has looked
         changed = self.change(picture.convert("RGB"))
         return self.finish(changed if picture.mode == "RGB" else changed.convert(picture.mode)), int(
             self.pictures.labels[at]
@@ -52,7 +53,7 @@ def augmented(data: ImageData, recipe: Recipe) -> Augmented | None:
     if not recipe.changes_pictures:
         return None
     pictures: ImageSet = data.train
-    if not isinstance(pictures, Pictures):
+    if not isinstance(pictures, Pictures) or isinstance(pictures.open(pictures.indices[0]), Tensor):
         raise InputError(
             f"augment, crop or flip with {data.name}, whose training set gives tensors",
             expected="pictures: a set of dw.load_images",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
@@ -23,7 +22,7 @@ from deadweight.statistics import rise
 from deadweight.studies.depth.cells import plain_rows
 from deadweight.studies.frame.effects import Effect
 from deadweight.studies.frame.experiment import Experiment
-from deadweight.studies.frame.models import ModelRef, digest
+from deadweight.studies.frame.models import ModelRef, language_digest
 from deadweight.studies.frame.page import interval_plots
 from deadweight.studies.frame.quantity import RELATIVE_LOSS
 from deadweight.studies.frame.remedy import Remedy
@@ -67,7 +66,7 @@ class Language(Experiment):
         source = check_language(study.language)
         params: dict[str, Json] = {"language": study.language, "text": study.text, "sequences": study.sequences,
                                    "length": study.length, "dtype": study.dtype, "seed": study.seed}  # fmt: skip
-        sources = {"language": digest(Path(source.name)) or source.text, "text": load_text(study.text).fingerprint}
+        sources = {"language": language_digest(source), "text": load_text(study.text).fingerprint}
         seconds = study.sequences * study.length / 4.0
         return [Cell(study.kind, self.kind, params, sources=sources, version=VERSION, seconds=seconds)]
 

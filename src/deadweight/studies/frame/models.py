@@ -16,6 +16,8 @@ from deadweight.lab import Cell, Json, Workbench
 from deadweight.loading import load, model_source
 from deadweight.models import transform
 from deadweight.models.head_names import head_names
+from deadweight.own_code import file_of
+from deadweight.source import Source
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class ModelRef:
         if self.source is None:
             return True
         parsed = model_source(self.source)
-        return parsed.scheme != "embedded" and parsed.flag("pretrained", True)
+        return parsed.scheme != "embedded" and ("checkpoint" in parsed.options or parsed.flag("pretrained", True))
 
 
 def model_ref(cell: Cell) -> ModelRef:
@@ -105,6 +107,15 @@ def load_seeded(source: str, seed: int) -> nn.Module:
         return load(source)
 
 
+def language_digest(source: Source) -> str:
+    """A digest of a language model's files, weights from elsewhere included; its name where it has none here."""
+    if source.scheme == "python" and (code := file_of(source)) is not None:
+        return f"{digest(code)}-{source.text}"
+    marks = [digest(Path(source.name)), digest(Path(source.options.get("checkpoint", "/nowhere")).expanduser())]
+    found = [mark for mark in marks if mark is not None]
+    return "-".join(found) or source.text
+
+
 def digest(path: Path) -> str | None:
     """A digest of a file's content, or of all files of a folder; None for what is no path here."""
     if not path.exists():
@@ -118,4 +129,13 @@ def digest(path: Path) -> str | None:
     return total.hexdigest()
 
 
-__all__ = ["ModelCache", "ModelRef", "digest", "load_seeded", "model_name", "model_ref", "saved_source"]
+__all__ = [
+    "ModelCache",
+    "ModelRef",
+    "digest",
+    "language_digest",
+    "load_seeded",
+    "model_name",
+    "model_ref",
+    "saved_source",
+]

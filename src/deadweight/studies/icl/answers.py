@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
@@ -22,7 +21,7 @@ from deadweight.report import Figure, Table
 from deadweight.statistics import Estimate, two_way_mean, two_way_rate
 from deadweight.studies.frame.effects import Effect
 from deadweight.studies.frame.experiment import Experiment
-from deadweight.studies.frame.models import digest
+from deadweight.studies.frame.models import language_digest
 from deadweight.studies.frame.quantity import ACCURACY, SHARE
 from deadweight.studies.frame.remedy import Remedy
 from deadweight.studies.frame.verdicts import Settled
@@ -154,8 +153,7 @@ def _fingerprint(source: str, decoding: str) -> str:
     if is_server(source):
         check_server(source, decoding)
         return source
-    language = check_language(source)
-    return digest(Path(language.name)) or language.text
+    return language_digest(check_language(source))
 
 
 def _each_once(study: Any, tasks: Sequence[Task]) -> None:

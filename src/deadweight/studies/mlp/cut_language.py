@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
 import pandas as pd
@@ -20,7 +19,7 @@ from deadweight.report import Figure, Table
 from deadweight.statistics import rise
 from deadweight.studies.frame.effects import Effect
 from deadweight.studies.frame.experiment import Experiment
-from deadweight.studies.frame.models import digest
+from deadweight.studies.frame.models import language_digest
 from deadweight.studies.frame.page import with_interval
 from deadweight.studies.frame.quantity import RELATIVE_LOSS
 from deadweight.studies.frame.remedy import Remedy
@@ -57,7 +56,7 @@ class CutLanguage(Experiment):
             "language": study.language, "text": study.text, "dtype": study.dtype, "length": LENGTH,
             "calibration": max(4, min(CALIBRATION, few)), "judged": max(4, min(JUDGED, few)),
         }  # fmt: skip
-        sources = {"language": digest(Path(source.name)) or source.text, "text": data.fingerprint}
+        sources = {"language": language_digest(source), "text": data.fingerprint}
         return [Cell("mlp", self.kind, params, sources=sources, version=study.version, seconds=240)]
 
     def run(self, study: Any, cell: Cell, bench: Workbench) -> Outcome:
