@@ -141,3 +141,10 @@ def test_kappa_of_one_label_is_undefined():
     assert not found.covers
     with pytest.raises(InputError):
         cohen_kappa([-1, -1], [0, 1])
+
+
+def test_a_difference_of_shares_ends_where_shares_do():
+    few = np.array([[-1.0, 0, 0]] * 10 + [[-1, -1, 0]] * 10)
+    found = two_way_mean(few, 0.01)
+    assert found.low == -1
+    assert found.high is not None and found.value < found.high <= 1

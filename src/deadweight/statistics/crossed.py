@@ -74,7 +74,9 @@ def two_way_mean(
     data = _cells(values)
     if shares and np.nanmax(np.abs(data)) > 1:
         raise InputError("shares outside −1 to 1", expected="right/wrong or shares", cure="say shares=False")
-    return _two_way(data, _differences if shares else _skewed, margin, level, units)
+    if not shares:
+        return _two_way(data, _skewed, margin, level, units)
+    return within(_two_way(data, _differences, margin, level, units), -1.0, 1.0)
 
 
 def two_way_rate(
