@@ -40,6 +40,10 @@ from deadweight.studies.icl.runs import (
     within_noise,
 )
 
+ENDS = (
+    "Accuracy from, to: a 95 % interval over items and sets of demonstrations; of two sets their range; of one set an "
+    "interval over items, for this set alone."
+)
 TWO_LABELS = (
     "With two labels some of these say the same thing twice: what is not right follows φ, so prompt alignment under "
     "inverted demonstrations is 1 − accuracy and excess override is accuracy(random) − accuracy(inverted)."
@@ -134,6 +138,7 @@ class Answers(Experiment):
         if not tasks:
             return []
         remarks = [JOINT_RATE_REMARK[0].upper() + JOINT_RATE_REMARK[1:] + "."]
+        remarks += [ENDS]
         remarks += [TWO_LABELS] if any(len(task.labels) == 2 for task in tasks) else []
         table = _alignments(tasks, _accuracy_effects(settled))
         shown = table.rename(columns={"low": "accuracy from", "high": "accuracy to"})
