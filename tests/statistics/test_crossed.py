@@ -147,4 +147,5 @@ def test_a_difference_of_shares_ends_where_shares_do():
     few = np.array([[-1.0, 0, 0]] * 10 + [[-1, -1, 0]] * 10)
     found = two_way_mean(few, 0.01)
     assert found.low == -1
-    assert found.high is not None and found.value < found.high <= 1
+    assert found.high is not None
+    assert found.value < found.high <= 1
