@@ -26,7 +26,7 @@ class Study(BaseModel, ABC):
     Findings and sections are functions of the records alone, so that a page can be rebuilt without computing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
