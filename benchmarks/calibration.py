@@ -32,6 +32,8 @@ import numpy.typing as npt
 from scipy import stats
 
 from deadweight import statistics as st
+from deadweight.probes.hashes import poisson_weights
+from deadweight.probes.states.image_means import student_interval
 from deadweight.statistics.proportions import difference_ends
 from deadweight.studies import frame
 from deadweight.studies.frame import Effect
@@ -174,6 +176,25 @@ def clustered(generator: Generator, clusters: int, each: int, shape: Callable[..
     weight = sqrt(0.56)
     values = 1 + weight * (shared - 1) + sqrt(1 - 0.56) * (own - 1)
     return st.mean(values.ravel(), clusters=np.repeat(np.arange(clusters), each).tolist())
+
+
+def profiles(runs: int, seed: int) -> Iterator[Row]:
+    """Columns of a depth profile: means over images, from the Poisson weights that each image carries."""
+    for n in (24, 48, 78, 128, 359):
+        for name in ("normal", "lognormal 0.5", "exponential"):
+            yield coverage(
+                "profile column", f"{n} images, {name}",
+                lambda g, n=n, shape=SHAPES[name]: profiled(g, shape(g, (n,))), 1.0, runs, seed,
+            )  # fmt: skip
+
+
+def profiled(generator: Generator, values: Floats) -> st.Estimate:
+    weights = poisson_weights(generator.integers(0, 2**63, len(values)).astype(np.uint64))
+    replicates = np.concatenate([[values.mean()], weights @ values / weights.sum(1)])[:, None]
+    low, high = student_interval(replicates, np.array([len(values)]))
+    ends = (None, None) if np.isnan(low[0]) else (float(low[0]), float(high[0]))
+    level = 0.95 if ends[0] is not None else 0.0
+    return st.Estimate(float(values.mean()), *ends, len(values), None, level)
 
 
 def rises(runs: int, seed: int) -> Iterator[Row]:
@@ -471,6 +492,7 @@ SIMULATIONS: dict[str, Callable[[int, int], Iterator[Row]]] = {
     "accuracy": accuracy_losses,
     "rates": rates,
     "means": means,
+    "profiles": profiles,
     "rises": rises,
     "crossed": crossings,
     "kappa": kappas,

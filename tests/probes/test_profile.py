@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from statsmodels.stats.proportion import proportion_confint
 
 from deadweight.anatomy import anatomy
 from deadweight.errors import InputError
@@ -325,3 +326,17 @@ def test_dominance_where_there_is_none(zoo):
     assert profile(zoo.build("llama"), [torch.randint(0, 50, (3, 7))]).position_dominance().size == 0
     sizes = [torch.randn(4, 3, 16, 16), torch.randn(4, 3, 24, 24)]
     assert np.isnan(profile(zoo.build("timm_dynamic"), sizes).position_dominance()).all()
+
+
+def test_too_few_images_have_no_interval_and_shares_have_the_exact_one(zoo, vit, labelled):
+    x, y = labelled
+    few = profile(vit, [(x, y)]).intervals()
+    means = few[few["column"] == "raw_similarity"]
+    assert means[["low", "high"]].isna().all(axis=None)
+    read = few[few["column"] == "ncm_accuracy"].iloc[-1]
+    exact = proportion_confint(round(read["value"] * read["n"]), read["n"], method="beta")
+    assert (read["low"], read["high"]) == pytest.approx(exact)
+    many = profile(vit, [(torch.cat([x, x.flip(-1)]), torch.cat([y, y]))]).intervals()
+    means = many[many["column"] == "raw_similarity"]
+    assert (means["low"] < means["value"]).all()
+    assert (means["value"] < means["high"]).all()

@@ -101,7 +101,7 @@ def _tables(report: Compression) -> list[Table]:
         for row in report.blocks
     ]
     return [
-        Table("On held-out inputs", DataFrame(rows), "Intervals: bootstrap over inputs, 95 %."),
+        Table("On held-out inputs", DataFrame(rows), "Intervals: 95 %, for other inputs like these."),
         Table("Size and speed", report.sizes, report.timed),
         Table("What was done", DataFrame(done), "Blocks count from 1."),
     ]

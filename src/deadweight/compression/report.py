@@ -124,7 +124,7 @@ class Compression:
             f"{MEANING[m.name]}: {m.after.value:.4g} ({interval_text(m.after)}; {m.before:.4g} before)"
             for m in self.measures
         ]
-        where = f"on {self.items['held out']} inputs that nothing was fitted to, intervals by bootstrap (95 %)"
+        where = f"on {self.items['held out']} inputs that nothing was fitted to, with 95 % intervals"
         return [*sizes, *(f"{line}, {where}" for line in found), *self.notes]
 
     def table(self) -> DataFrame:

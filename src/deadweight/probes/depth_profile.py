@@ -16,7 +16,7 @@ import pandas as pd
 from deadweight.errors import InputError
 from deadweight.notebook import table_html
 from deadweight.probes.blas import one_blas_thread
-from deadweight.probes.hashes import folds, poisson_weights
+from deadweight.probes.hashes import folds
 from deadweight.probes.kinds import ClassProbe, Facts, HeadProbe, ImageProbe, MomentProbe, R2s, ReadoutProbe
 from deadweight.probes.layer import HEAD_INPUT
 from deadweight.probes.notes import doubts, lacking, other_labels
@@ -26,11 +26,11 @@ from deadweight.probes.probe import PROBES
 from deadweight.probes.scrambling_fit import r2_of_rows
 from deadweight.probes.states.class_moments import ClassMoments
 from deadweight.probes.states.feature_sample import FeatureSample, Reading
-from deadweight.probes.states.image_means import ImageMeans, percentile_interval
+from deadweight.probes.states.image_means import ImageMeans, student_interval
 from deadweight.probes.states.positions import PositionNorms
 from deadweight.probes.states.scrambling import ScramblingMoments
 from deadweight.probes.stored import Arrays, read_profile, write_profile
-from deadweight.statistics import LEVEL, accuracy_loss, useful_depth
+from deadweight.statistics import LEVEL, accuracy_loss, mean, rate, useful_depth
 
 FeatureKind = Literal["auto", "cls", "pooled"]
 
@@ -119,17 +119,19 @@ class DepthProfile:
     def intervals(self, features: FeatureKind = "auto", level: float = 0.95) -> pd.DataFrame:
         """One row for each layer and column that is a mean over items: ``layer, column, value, low, high, n``.
 
-        Percentiles over 200 Poisson bootstrap replicates whose weights belong to the items, so that merged shards
-        give the intervals of the whole.
+        Means over images: Student's t and the standard error of 200 Poisson bootstrap replicates, whose weights belong
+        to the items, so that merged shards give the intervals of the whole. Readouts: exact for shares, as
+        :func:`deadweight.statistics.mean` for margins. low and high are NaN where too few items would not give what
+        `level` promises: fewer than 64 images.
         """
         kind, parts = self._kind(features), []
         for name in self.probes:
-            replicates, n = self._replicates(name, kind)
-            if replicates is None:
+            found = self._interval(name, kind, level)
+            if found is None:
                 continue
-            low, high = percentile_interval(replicates[1:], level)
+            value, low, high, n = found
             parts.append(
-                pd.DataFrame({"layer": np.arange(self.rows), "column": name, "value": replicates[0],
+                pd.DataFrame({"layer": np.arange(self.rows), "column": name, "value": value,
                               "low": low, "high": high, "n": n})
             )  # fmt: skip
         if not parts:
@@ -194,7 +196,7 @@ class DepthProfile:
         """
         found: list[Phases] = []
         for curve in curves:
-            replicates = self._replicates(curve, self.facts.reads)[0] if curve in self.probes else None
+            replicates = self._replicates(curve) if curve in self.probes else None
             if replicates is None or np.isnan(replicates[0, :-1]).any():
                 raise InputError(
                     f"the profile holds no curve {curve!r}",
@@ -278,33 +280,44 @@ class DepthProfile:
             return np.array([probe.compute(found) for found in self._r2])
         if isinstance(probe, HeadProbe):
             return self._of_head(probe, kind)
-        replicates, _ = self._replicates(name, kind, intervals=False)
-        return np.full(self.rows, np.nan) if replicates is None else replicates[0]
+        replicates, items = self._replicates(name), self._items(name, kind)
+        if replicates is not None:
+            return replicates[0]
+        if items is None:
+            return np.full(self.rows, np.nan)
+        counted = ~np.isnan(items)
+        sums, counts = np.where(counted, items, 0.0).sum(1), counted.sum(1)
+        return np.divide(sums, counts, out=np.full(self.rows, np.nan), where=counts > 0)
 
-    def _replicates(self, name: str, kind: str, intervals: bool = True) -> tuple[Floats | None, npt.NDArray[np.int64]]:
-        """(1 + replicates, rows) of a column that is a mean over items, and the number of items at each row."""
-        probe, nothing = PROBES.get(name), np.zeros(self.rows, dtype=np.int64)
-        if isinstance(probe, ImageProbe):
-            column = probe.column_of(self._means)
-            if column is None:
-                return None, nothing
-            return column, self.images.counts[probe.names[0]][0].astype(np.int64)
+    def _interval(
+        self, name: str, kind: str, level: float
+    ) -> tuple[Floats, Floats, Floats, npt.NDArray[np.int64]] | None:
+        """(rows,) value, low, high and number of items of a column that is a mean over items; None for any other."""
+        replicates = self._replicates(name)
+        if replicates is not None:
+            n = self.images.counts[PROBES.get(name).names[0]][0].astype(np.int64)
+            return replicates[0], *student_interval(replicates, n, level), n
+        items = self._items(name, kind)
+        if items is None:
+            return None
+        ends = [_ends(row[~np.isnan(row)], level) for row in items]
+        value, low, high = (np.array([row[at] for row in ends]) for at in range(3))
+        return value, low, high, (~np.isnan(items)).sum(1)
+
+    def _replicates(self, name: str) -> Floats | None:
+        """(1 + replicates, rows) of a column that is a mean over images, the estimate first."""
+        probe = PROBES.get(name)
+        return probe.column_of(self._means) if isinstance(probe, ImageProbe) else None
+
+    def _items(self, name: str, kind: str) -> Floats | None:
+        """(rows, items) of a column that is read off the sampled items, NaN where one does not count."""
+        probe = PROBES.get(name)
         if not isinstance(probe, ReadoutProbe) or not len(self.sample.hashes):
-            return None, nothing
+            return None
         if probe.head and other_labels(self) is not None:
-            return None, nothing
-        values = np.stack([
-            np.full(len(self.sample.hashes), np.nan) if row is None else probe.items(row)
-            for row in self._readings(kind)
-        ])  # fmt: skip
-        weights = np.ones((1, values.shape[1]))
-        if intervals:
-            weights = np.vstack([weights, poisson_weights(self.sample.hashes)])
-        defined = ~np.isnan(values)
-        counts = weights @ defined.T
-        sums = weights @ np.where(defined, values, 0.0).T
-        means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-        return means, defined.sum(1).astype(np.int64)
+            return None
+        unread = np.full(len(self.sample.hashes), np.nan)
+        return np.stack([unread if row is None else probe.items(row) for row in self._readings(kind)])
 
     @cached_property
     def _means(self) -> dict[str, Floats]:
@@ -338,3 +351,12 @@ class DepthProfile:
         fold = folds(self.sample.hashes)
         mixed = bool(fold.any() and not fold.all())
         return np.full(len(fold), mixed)
+
+
+def _ends(values: Floats, level: float) -> tuple[float, float, float]:
+    """Value, low and high of the mean of these items: exact where they are yes or no."""
+    if not len(values):
+        return (np.nan,) * 3
+    found = rate(values, level=level) if np.isin(values, (0.0, 1.0)).all() else mean(values, level=level)
+    low, high = (np.nan if end is None else end for end in (found.low, found.high))
+    return found.value, low, high

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from deadweight.probes.hashes import poisson_weights
 from deadweight.probes.packed_symmetric import Floats
 from deadweight.probes.states.batch import Batch
 
 LEVEL = 0.95
+ENOUGH = 64  # images
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +82,20 @@ def _added(one: Mapping[str, Floats], two: Mapping[str, Floats]) -> dict[str, Fl
     }
 
 
-def percentile_interval(replicates: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
-    """(low, high) along the first axis; NaN where a replicate is undefined."""
-    tail = (1 - level) / 2
-    low, high = np.quantile(replicates, [tail, 1 - tail], axis=0)
-    return low, high
+def student_interval(replicates: Floats, images: npt.NDArray[np.int64], level: float = LEVEL) -> tuple[Floats, Floats]:
+    """(low, high) of each row: the estimate and Student's t times the bootstrap's standard error.
+
+    replicates: (1 + replicates, rows), the estimate first; images: (rows,) how many it rests on. NaN for fewer than
+    `ENOUGH` images, where simulation finds less than 93 % covered. Percentiles of the replicates cover less (ours).
+
+    >>> low, high = student_interval(np.array([[0.5], [0.4], [0.6]]), np.array([100]))
+    >>> low.round(2), high.round(2)
+    (array([0.22]), array([0.78]))
+    """
+    enough = images >= ENOUGH
+    n = np.where(enough, images, ENOUGH)
+    error = replicates[1:].std(0, ddof=1) * np.sqrt(
+        n / (n - 1)
+    )  # a resample of n varies by (n − 1) / n of the variance
+    half = np.where(enough, stats.t.ppf((1 + level) / 2, n - 1) * error, np.nan)
+    return replicates[0] - half, replicates[0] + half

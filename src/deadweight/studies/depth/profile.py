@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -28,16 +28,20 @@ from deadweight.studies.frame.quantity import ACCURACY, COSINE, LENGTH_RATIO
 from deadweight.studies.frame.remedy import Remedy
 from deadweight.studies.frame.verdicts import Settled
 
+STUDENT = "Student's t over the bootstrap's standard error, exact for shares"
+
 
 class ProfileResult(TypedDict):
     """The result of a profile cell; NaN is None. depth: blocks; reads: what the head reads; n: images; table,
-    intervals: rows; readout_correct: bits per layer 0 … depth (later versions); position_dominance: per patch."""
+    intervals: rows; interval_rule, readout_correct (bits per layer 0 … depth): of later versions;
+    position_dominance: per patch."""
 
     depth: int
     reads: str
     n: int
     table: list[Json]
     intervals: list[Json]
+    interval_rule: NotRequired[str]
     readout_loss: list[Json] | None
     readout_correct: list[str] | None
     phases: list[Json]
@@ -126,6 +130,7 @@ def profile_result(found: DepthProfile) -> ProfileResult:
         "n": found.images.images,
         "table": _rows(found.table().to_dict("records")),
         "intervals": _rows(found.intervals().to_dict("records")),
+        "interval_rule": STUDENT,
         "readout_loss": _rows(found.readout_loss().to_dict("records")) if labelled else None,
         "readout_correct": [to_bits(torch.from_numpy(row)) for row in correct[:-1]] if labelled else None,
         "phases": _rows(found.phases().table().to_dict("records")) if found.images.images else [],
@@ -157,14 +162,14 @@ def _effects(record: Record, margin: float) -> list[Effect]:
             f"The patches of an image {way} on their way through the blocks: their mean cosine goes from "
             f"{first['value']:.2f} before the first block to {last['value']:.2f} after the last."
         )
-        estimate = _described(last)
+        estimate = _described(last, result)
         effects.append(Effect("similarity", name, "", COSINE, estimate, evidence=(record.key,), statement=statement))
     encoding = rows.get(("pe_dominance", 0))
     if encoding:
         statement = (
             f"The positional encoding is {encoding['value']:.2f} times as long as the patch embeddings it is added to."
         )
-        estimate = _described(encoding)
+        estimate = _described(encoding, result)
         effects.append(
             Effect("positions", name, "", LENGTH_RATIO, estimate, evidence=(record.key,), statement=statement)
         )
@@ -195,9 +200,14 @@ def _useful(record: Record, found: UsefulDepth, margin: float) -> Effect:
     )  # fmt: skip
 
 
-def _described(row: Json) -> Estimate:
-    label = f"95 % interval, bootstrap over {int(row['n'])} images"
-    return Estimate(row["value"], row["low"], row["high"], int(row["n"]), None, label=label)
+def _described(row: Json, result: Json) -> Estimate:
+    """A mean over images, as `DepthProfile.intervals` has it; records without a rule hold percentiles: they cover less."""
+    n = int(row["n"])
+    if row["low"] is None:
+        return Estimate(row["value"], None, None, n, None, 0.0, f"no interval: {n} images are too few")
+    if result.get("interval_rule") != STUDENT:
+        return Estimate(row["value"], row["low"], row["high"], n, None, 0.0, f"bootstrap percentiles over {n} images")
+    return Estimate(row["value"], row["low"], row["high"], n, None)
 
 
 def _with_progress(stream: Iterator[Batch], items: int, size: int, bench: Workbench) -> Iterator[Batch]:

@@ -63,7 +63,7 @@ def _similarity_figure(frame: pd.DataFrame) -> list[Figure]:
     )
     caption = (
         "How alike the tokens of one image are. Layer 0 is what enters the first block; the last point is after the "
-        "final norm. Bands are 95 % bootstrap intervals over images."
+        "final norm. Bands are 95 % intervals over images."
     )
     return [Figure("depth-similarity", "Similarity of tokens by layer", caption, chart)]
 
@@ -144,7 +144,7 @@ def _readout_figure(frame: pd.DataFrame) -> list[Figure]:
     )
     caption = (
         "Accuracy of the simplest readout, the nearest class mean, at every layer, from the feature the head reads. "
-        "Each image is judged by class means of images in the other half. Band: 95 % bootstrap interval."
+        "Each image is judged by class means of images in the other half. Band: 95 % interval."
     )
     return [Figure("depth-readout", "How well the classes can be read off each layer", caption, chart)]
 
