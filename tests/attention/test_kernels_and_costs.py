@@ -6,7 +6,7 @@ from attention_cases import CASES, DIM, HEADS, build, oracle, tokens
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from deadweight.attention import mechanism, oracles, pool_heads
+from deadweight.attention import linear_chunks, mechanism, oracles, pool_heads
 from deadweight.attention.banded import BandedAttention
 from deadweight.attention.blocked import TOGETHER, BlockedAttention
 from deadweight.attention.gated_delta import unit_lower_inverse
@@ -380,3 +380,38 @@ def test_the_band_by_pieces_equals_the_band_in_one(queries, keys, window, block,
     grads = [torch.autograd.grad(y.pow(2).sum(), [q, k, v]) for y in (found, wanted)]
     for one, two in zip(*grads, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("length", [7, 130])
+@pytest.mark.parametrize(
+    ("case", "most"), [("linear", 1), ("linear", 256), ("linear_chunk_7", 8), ("linear_chunk_1", 256)]
+)
+def test_linear_attention_is_the_same_with_all_heads_at_once_as_on_a_gpu(monkeypatch, case, length, most):
+    monkeypatch.setattr(linear_chunks, "in_pieces", lambda device: False)
+    monkeypatch.setattr(linear_chunks, "MOST", most)
+    m, x = build(case), tokens(length, batch=3).requires_grad_()
+    leaves = [x, *m.parameters()]
+    expected, got = oracle(case, m, x), m(x)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    found, wanted = (torch.autograd.grad(y.pow(2).sum(), leaves) for y in (got, expected))
+    for one, two in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-7, atol=1e-8)
+    first, cache = m(x[:, :5], m.new_cache(3))
+    rest, _ = m(x[:, 5:], cache)
+    torch.testing.assert_close(torch.cat([first, rest], 1), expected, rtol=1e-9, atol=1e-9)
+    assert m.macs(3, length).executed == count(m, x.detach()).executed
+
+
+def test_on_a_gpu_one_product_takes_all_heads(monkeypatch):
+    """Calls are what costs there: as many for sixteen sequences as for one."""
+    calls = []
+    real = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda *given, **more: calls.append(1) or real(*given, **more))
+    counted = {}
+    for at_once in (False, True):
+        monkeypatch.setattr(linear_chunks, "in_pieces", lambda device, pieces=not at_once: pieces)
+        for batch in (1, 16):
+            calls.clear()
+            build("linear")(tokens(700, batch=batch))
+            counted[at_once, batch] = len(calls)
+    assert counted[True, 16] == counted[True, 1] < counted[False, 16]

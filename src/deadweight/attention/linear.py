@@ -77,7 +77,7 @@ class Linear(Projected):
         necessary = tokens * (2 * width * width + width)
         if not self.causal:
             return Macs(batch * self.heads * necessary, batch * self.heads * necessary)
-        chunk, at_once = blocking(self.chunk, tokens, self.weight.dtype)
+        chunk, at_once = blocking(self.chunk, tokens, self.weight.dtype, self.weight.device, batch * self.heads)
         count = -(-tokens // chunk)
         inside = 2 * chunk * chunk * width
         states = 2 * chunk * width * width

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 PIECE = 32  # chunks worked on at once
+MOST = 256  # chunks of a head that are summed at once on a GPU: the products that do it grow with their square
 WIDER = 2  # times as long chunks, and so many more of them at once, in 16 bits: products run best at that size
 LOG2_E = math.log2(math.e)
 
@@ -33,10 +34,22 @@ def feature_map(x: Tensor) -> Tensor:
     return x.clamp(max=0).exp() + x.relu()
 
 
-def blocking(chunk: int, tokens: int, dtype: torch.dtype) -> tuple[int, int]:
-    """(tokens a chunk, chunks worked on at once) for the `chunk` asked for; the result does not depend on them."""
+def in_pieces(device: torch.device) -> bool:
+    """Whether the work goes in pieces of a processor's cache; a GPU wants all heads and sequences at once."""
+    return device.type in ("cpu", "meta")
+
+
+def blocking(chunk: int, tokens: int, dtype: torch.dtype, device: torch.device, heads: int = 1) -> tuple[int, int]:
+    """(tokens a chunk, chunks worked on at once) for the `chunk` asked for; the result does not depend on them.
+
+    heads: of all sequences together.
+    """
     wider = WIDER if dtype.itemsize == 2 else 1
-    return min(chunk * wider, tokens), PIECE * wider
+    size = min(chunk * wider, tokens)
+    if in_pieces(device):
+        return size, PIECE * wider
+    count = -(-tokens // size)
+    return size, count * heads if count <= MOST else MOST
 
 
 def least(dtype: torch.dtype) -> float:
@@ -56,7 +69,12 @@ def chunked_linear_attention(
     if state is None:
         zeros = q_BHTD.new_zeros(batch, heads, width, width)
         state = State(zeros, zeros[..., 0])
-    y_BHTD, kv, k = _Chunks.apply(q_BHTD, k_BHTD, v_BHTD, state.kv, state.k, chunk)
+    given = q_BHTD, k_BHTD, v_BHTD, *state
+    if in_pieces(q_BHTD.device) or batch == 1:
+        y_BHTD, kv, k = _Chunks.apply(*given, chunk)
+        return y_BHTD, State(kv, k)
+    joined = _Chunks.apply(*(x.flatten(0, 1).unsqueeze(0) for x in given), chunk)  # all sequences' heads side by side
+    y_BHTD, kv, k = (torch.unflatten(x[0], 0, (batch, heads)) for x in joined)
     return y_BHTD, State(kv, k)
 
 
@@ -68,7 +86,7 @@ class _Chunks(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, kv_start: Tensor, k_start: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, heads, tokens, width = q.shape
-        exact, (chunk, at_once) = summing(q.dtype), blocking(chunk, tokens, q.dtype)
+        exact, (chunk, at_once) = summing(q.dtype), blocking(chunk, tokens, q.dtype, q.device, batch * heads)
         kv, k_sum = (x.to(exact, copy=True) for x in (kv_start, k_start))
         y, normaliser = torch.empty_like(v), v.new_empty(batch, heads, tokens, 1, dtype=exact)
         count = -(-tokens // chunk) if any(ctx.needs_input_grad) else 0
