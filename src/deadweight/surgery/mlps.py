@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -18,6 +17,7 @@ from deadweight.surgery.calibration import calibration, require_numbers
 from deadweight.surgery.groups import Groups, groups_of
 from deadweight.surgery.importance import CHOICES, best, unit_scores
 from deadweight.surgery.log import copy_unless_inplace, record
+from deadweight.surgery.masks import copied
 from deadweight.surgery.merge import MERGES, NEEDS_LAYERS, merge_mlps
 from deadweight.surgery.narrow import check_narrowable, narrow, units_kept
 from deadweight.surgery.refit import check_refit, refit_outputs
@@ -94,7 +94,7 @@ def group_mlps(
     if merge == "union":
         known = [paths for block in blocks if (paths := block.mlp_paths) is not None]
         scores = unit_scores(model, known, "activation" if inputs else "weight", inputs)
-    original = copy.deepcopy(model) if inplace and refit else model
+    original = copied(model) if inplace and refit else model
     model = copy_unless_inplace(model, inplace)
     blocks = anatomy(model).blocks
     for group in groups:
@@ -202,7 +202,7 @@ def shallow_mlps(
         check_narrowable(block)
     asked = f"refit={refit!r}" if refit else "by='activation'"
     inputs = calibration(model, batches, asked) if refit or by == "activation" else []
-    original = copy.deepcopy(model) if inplace and refit else model
+    original = copied(model) if inplace and refit else model
     distinct = {id(block.mlp): (block.mlp_paths, shares[block.index]) for block in narrowed}
     scores = unit_scores(model, [paths for paths, _ in distinct.values() if paths is not None], by, inputs)
     model = copy_unless_inplace(model, inplace)
