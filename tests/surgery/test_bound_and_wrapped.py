@@ -75,6 +75,14 @@ def gpt2_divided():
     ).eval()
 
 
+def jamba():
+    return t.JambaForCausalLM(
+        t.JambaConfig(
+            vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
+            num_key_value_heads=2, attn_layer_period=2, attn_layer_offset=1, num_experts=2, mamba_d_state=4,
+            use_mamba_kernels=False, **SPECIAL)).eval()  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("build", "names"),
     [(gemma3n, r"embed_tokens_per_layer\.weight.* a part for each block"), (gpt2_divided, "divided by their number")],
@@ -85,6 +93,18 @@ def test_what_is_bound_to_the_depth_is_named_before_anything_is_done(build, name
     with pytest.raises(SurgeryError, match=names):
         dw.drop_blocks(model, [1], inplace=True)
     assert dw.anatomy(model).depth == 4
+
+
+def test_a_hybrid_whose_cache_counts_its_layers_otherwise_is_refused():
+    with pytest.raises(SurgeryError, match="does not run without block 1"):
+        dw.drop_blocks(jamba(), [1])
+
+
+def test_blocks_that_hand_each_other_more_than_the_stream_are_refused():
+    model = llama()
+    model.config.num_kv_shared_layers = 1
+    with pytest.raises(SurgeryError, match="keys and values of others"):
+        dw.drop_blocks(model, [1])
 
 
 def test_a_model_that_computes_with_places_may_lose_its_end():

@@ -12,7 +12,7 @@ from torch import nn
 from deadweight.anatomy import Block, anatomy
 from deadweight.errors import SurgeryError
 from deadweight.surgery.calibration import calibration
-from deadweight.surgery.depth_bound import PLACE, check_place, check_runs
+from deadweight.surgery.depth_bound import PLACE, check_place, check_runs, check_runs_still
 from deadweight.surgery.groups import block_index
 from deadweight.surgery.log import copy_unless_inplace, record
 from deadweight.surgery.masks import copied
@@ -68,15 +68,18 @@ def drop_blocks(
     for index in dropped:
         _check_width(blocks[index], blocks[index + 1] if index + 1 < depth else None)
     kept = [index for index in range(depth) if index not in dropped]
+    tried = True
     if dropped:
         check_place(parts, dropped)
-        check_runs(parts, dropped, lambda trial: _take_out(trial, kept))
+        tried = check_runs(parts, dropped, lambda trial: _take_out(trial, kept))
     check_refit(refit)
     inputs = calibration(model, batches, f"refit={refit!r}") if refit is not None else []
     before_gaps = [place for place, index in enumerate(kept) if index + 1 in dropped]
     original = copied(model) if inplace and inputs and before_gaps else model
     model = copy_unless_inplace(model, inplace)
     _take_out(model, kept)
+    if not tried and not inplace:
+        check_runs_still(parts, dropped, model)
     if inputs and before_gaps:
         refit_outputs(model, original, inputs, target=str(refit), blocks=before_gaps, origins=kept)
     record(model, "drop_blocks", indices=dropped, **({} if refit is None else {"refit": refit}))
@@ -149,7 +152,10 @@ def _note_depth(model: nn.Module, depth: int, kept: Sequence[int]) -> None:
     if hasattr(config, "attention_types") and hasattr(config, "attention_layers"):  # GPT-Neo: the list, spelt out
         per_layer["attention_layers"] = [config.attention_layers[index] for index in kept]
         per_layer["attention_types"] = [[[kind], 1] for kind in per_layer["attention_layers"]]
-    config.num_hidden_layers = len(kept)
+    try:
+        config.num_hidden_layers = len(kept)
+    except NotImplementedError:  # an encoder-decoder's, which has two such numbers
+        config.num_decoder_layers = len(kept)
     for name, value in per_layer.items():
         setattr(config, name, value)
     for module in model.modules():
