@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deadweight.anatomy import Block, MlpPaths, anatomy
+from deadweight.anatomy.parts import MlpOfBlock
 from deadweight.errors import InputError, SurgeryError
 from deadweight.registry import did_you_mean
 from deadweight.surgery.calibration import calibration, require_numbers
@@ -296,6 +297,9 @@ def _share(model: nn.Module, group: Sequence[Block], merge: str, scale: float, s
         assert group[0].mlp_paths is not None  # checked before
         _scale(model, group[0].mlp_paths, scale)
     for block in group[1:]:
+        if isinstance(members[0], MlpOfBlock):
+            members[0].put_into(block.module)
+            continue
         name = next(name for name, part in block.module.named_modules(remove_duplicate=False) if part is block.mlp)
         owner, _, leaf = name.rpartition(".")
         setattr(block.module.get_submodule(owner), leaf, members[0])
