@@ -38,7 +38,7 @@ def make_permanent(model: nn.Module) -> None:
     count = 0
     for module in model.modules():
         for name in masked(module):
-            prune.remove(module, name)
+            prune.remove(module, name)  # type: ignore[no-untyped-call]
             count += 1
     if count:
         warnings.warn(f"the pruning masks of {count} weights were made permanent: what they hid is 0 now", stacklevel=4)
