@@ -7,6 +7,8 @@ before any work.
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 import warnings
 from collections import Counter
@@ -77,21 +79,48 @@ def _plain(text: str) -> str:
     return text.replace("|", "/").replace("<", "(").replace(">", ")").replace("`", "'")
 
 
-def main(names: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     transformers.logging.set_verbosity_error()
+    asked = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    asked.add_argument("names", nargs="*", help="families to look at; all of them, and the page, without")
+    asked.add_argument("--rows", type=Path, help="a file that keeps finished rows: they are not done again")
+    options = asked.parse_args(arguments)
+    kept = _kept(options.rows)
     rows = []
     for family in (*language_families(), *vision_families()):
-        if names and family.name not in names:
+        if options.names and family.name not in options.names:
             continue
-        cells = look(family)
-        rows.append((family, cells))
-        said = (
-            cells if isinstance(cells, str) else {v: " ".join(filter(None, (f.word, f.why))) for v, f in cells.items()}
-        )
-        print(family.name, said, flush=True)
-    if not names:
+        name = f"{family.kind}: {family.name}"
+        if name not in kept:
+            kept[name] = look(family)
+            _keep(options.rows, name, kept[name])
+        rows.append((family, kept[name]))
+        print(name, _said(kept[name]), flush=True)
+    if not options.names:
         PAGE.write_text(page(rows))
     return int(any(cell.word == "wrong" for _, cells in rows if not isinstance(cells, str) for cell in cells.values()))
+
+
+def _said(cells: dict[str, Found] | str) -> object:
+    if isinstance(cells, str):
+        return cells
+    return {verb: " ".join(filter(None, (found.word, found.why))) for verb, found in cells.items()}
+
+
+def _kept(file: Path | None) -> dict[str, dict[str, Found] | str]:
+    lines = file.read_text().splitlines() if file is not None and file.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return {
+        name: cells if isinstance(cells, str) else {verb: Found(*found) for verb, found in cells.items()}
+        for name, cells in rows
+    }
+
+
+def _keep(file: Path | None, name: str, cells: dict[str, Found] | str) -> None:
+    if file is not None:
+        told = cells if isinstance(cells, str) else {verb: (found.word, found.why) for verb, found in cells.items()}
+        with file.open("a") as kept:
+            kept.write(json.dumps([name, told]) + "\n")
 
 
 if __name__ == "__main__":

@@ -98,12 +98,12 @@ def _operations(model: Any, inputs: Mapping[str, Tensor]) -> set[str]:
 
     seen: set[str] = set()
 
-    class Watch(TorchDispatchMode):
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             seen.add(func.overloadpacket.__name__)
             return func(*args, **(kwargs or {}))
 
-    with torch.no_grad(), Watch():
+    with torch.no_grad(), Watch():  # type: ignore[no-untyped-call]
         model(**inputs)
     return seen
 
@@ -197,7 +197,8 @@ def shares(model: Any, inputs: Mapping[str, Tensor]) -> float:
     by_hand = copy.deepcopy(model)
     blocks = dw.anatomy(by_hand).blocks
     for one, two in zip(blocks[::2], blocks[1::2], strict=False):
-        two.mlp.load_state_dict(one.mlp.state_dict())
+        if one.mlp is not None and two.mlp is not None:
+            two.mlp.load_state_dict(one.mlp.state_dict())
     return apart(logits(shared, inputs), logits(by_hand, inputs))
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-LARGEST = 4_000_000  # parameters; what no size makes smaller is left out, and said
+LARGEST = 12_000_000  # parameters; what no size makes smaller is left out, and said
 SPREAD = 4  # weights are this much larger than a fresh model's, which would hardly attend
 _WORDS = {
     "vocab_size": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
@@ -66,6 +67,12 @@ _OWN: dict[str, dict[str, Any]] = {  # families whose sizes are of another shape
         **_WORDS, "hidden_size": 32, "num_layers": 4, "num_heads": 4, "window_size": 16,
         "attention_types": [[["global", "local"], 2]],
     },
+    "gemma3n_text": {
+        **_WORDS, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "num_kv_shared_layers": 0, "head_dim": 8, "sliding_window": 8, "laurel_rank": 4,
+        "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 64, "altup_num_inputs": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2, "activation_sparsity_pattern": [0.0] * 4,
+    },
     "swin": {**_STAGES, "window_size": 4},
     "swinv2": {**_STAGES, "window_size": 4},
     "hiera": {
@@ -99,18 +106,19 @@ def vision_families() -> Iterator[Family]:
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING as MAPPING
 
     sizes = {key: value for key, value in _SIZES.items() if key not in ("head_dim", "num_layers")}
-    yield from (one for one in _families(MAPPING, "vision", sizes) if one.name in VISION)
+    yield from (one for one in _families(MAPPING, "vision", sizes) if one.name.partition(" (")[0] in VISION)
 
 
 def _families(mapping: Any, kind: str, sizes: dict[str, Any]) -> Iterator[Family]:
     seen = set()
     for config, models in mapping.items():
-        if config in seen:  # several names of one architecture
+        # Several names of one architecture, and models of several parts, whose language model is a row of its own.
+        if config in seen or (kind == "causal_lm" and "text_config" in config.sub_configs):
             continue
         seen.add(config)
         for model in models if isinstance(models, tuple) else (models,):
             name = config.model_type if not isinstance(models, tuple) else f"{config.model_type} ({model.__name__})"
-            yield Family(name, kind, lambda config=config, model=model: _built(config, model, sizes))
+            yield Family(name, kind, partial(_built, config, model, sizes))
 
 
 def _built(config: Any, model: Any, sizes: dict[str, Any]) -> nn.Module:

@@ -165,3 +165,23 @@ def test_a_wrapper_is_told_to_be_taken_off():
     with pytest.raises(InputError, match="DataParallel around a LlamaForCausalLM") as refused:
         dw.anatomy(torch.nn.DataParallel(llama()))
     assert "model.module" in str(refused.value)
+
+
+def test_a_configuration_with_infinity_and_tuples_is_saved_and_read(tmp_path):
+    torch.manual_seed(0)
+    config = t.BambaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, attn_layer_indices=[1], mamba_n_heads=8, mamba_d_head=8, mamba_d_state=8,
+        mamba_n_groups=1, **SPECIAL)  # fmt: skip
+    assert config.time_step_limit == (0.0, float("inf"))
+    short = dw.drop_blocks(t.BambaForCausalLM(config).eval(), [2])
+    dw.save(short, tmp_path / "short")
+    back = dw.load(f"file:{tmp_path / 'short'}").eval()
+    assert back.config.time_step_limit == config.time_step_limit
+    with torch.no_grad():
+        torch.testing.assert_close(back(input_ids=IDS).logits, short(input_ids=IDS).logits)
+
+
+def test_a_model_of_several_streams_has_no_profile():
+    with pytest.raises(InputError, match=r"a block's stream is of shape \(2, 1, 24, 32\) for 1 inputs"):
+        dw.profile(gemma3n(), [({"input_ids": IDS},)])
