@@ -152,16 +152,20 @@ def _note_depth(model: nn.Module, depth: int, kept: Sequence[int]) -> None:
     if hasattr(config, "attention_types") and hasattr(config, "attention_layers"):  # GPT-Neo: the list, spelt out
         per_layer["attention_layers"] = [config.attention_layers[index] for index in kept]
         per_layer["attention_types"] = [[[kind], 1] for kind in per_layer["attention_layers"]]
-    try:
-        config.num_hidden_layers = len(kept)
-    except NotImplementedError:  # an encoder-decoder's, which has two such numbers
-        config.num_decoder_layers = len(kept)
+    _say_depth(config, len(kept))
     for name, value in per_layer.items():
         setattr(config, name, value)
     for module in model.modules():
         own: Any = getattr(module, "config", None)
         if own is not None and own is not config and getattr(own, "num_hidden_layers", None) == depth:
-            own.num_hidden_layers = len(kept)
+            _say_depth(own, len(kept))
+
+
+def _say_depth(config: Any, depth: int) -> None:
+    try:
+        config.num_hidden_layers = depth
+    except NotImplementedError:  # an encoder-decoder's, which has two such numbers
+        config.num_decoder_layers = depth
 
 
 def _set_if_int(module: nn.Module, name: str, value: int, only: int | None = None) -> None:
