@@ -1,16 +1,24 @@
 """An exit after some blocks, with a readout of its own."""
 
 import pytest
+import timm
 import torch
 from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 from timm.models.vision_transformer import VisionTransformer
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
-from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
+from transformers import (
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
+    GPT2Config,
+    GPT2LMHeadModel,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 import deadweight as dw
 from deadweight.errors import InputError, SurgeryError
-from deadweight.surgery.early_exit import ridge_readout
+from deadweight.surgery.early_exit import PENALTIES, ridge_readout
 
 SHAPE = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 4, "num_heads": 2, "num_classes": 5}
 HF = {"image_size": 16, "patch_size": 4, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 2}
@@ -102,3 +110,44 @@ def test_language_models_and_headless_ones_are_refused():
         dw.early_exit(lm, 1, readout=None)
     with pytest.raises(SurgeryError, match="no linear head"):
         dw.early_exit(VisionTransformer(**{**SHAPE, "num_classes": 0}), 1, readout=None)
+
+
+TWO_HEADS = {
+    "timm": lambda: timm.create_model("deit_tiny_distilled_patch16_224", **SHAPE),
+    "HF": lambda: DeiTForImageClassificationWithTeacher(DeiTConfig(**HF, intermediate_size=48, num_labels=5)),
+}
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+@pytest.mark.parametrize("name", TWO_HEADS)
+def test_of_a_model_with_two_heads_the_readout_is_what_is_returned(name, classes, labelled):
+    torch.manual_seed(0)
+    model, (x, y) = TWO_HEADS[name]().eval(), labelled
+    with torch.no_grad():
+        for parameter, weight in model.named_parameters():
+            if "head" in parameter or "classifier" in parameter:
+                weight.normal_()  # the other head is sure of itself
+    kept = y < (classes or 5)
+    short = dw.early_exit(model, 2, classes=classes, batches=[(x[kept], y[kept])])
+    head = short.head if name == "timm" else short.cls_classifier
+    said = []
+    handle = head.register_forward_hook(lambda module, args, output: said.append((args[0], output)))
+    returned = logits(short, x)
+    handle.remove()
+    features = said[0][0].double()
+    assert returned.shape == (len(x), classes or 5)
+    assert torch.equal(returned.argmax(1), said[0][1].argmax(1))
+    assert (returned[kept].argmax(1) == y[kept]).float().mean() > 0.9
+    best = min(
+        float((returned.double() - features @ w.T - b).abs().max())
+        for w, b in (ridge_readout(features[kept], y[kept], classes or 5, one) for one in PENALTIES)
+    )
+    assert best < 1e-3  # a ridge fitted to what the readout is given, and nothing else
+
+
+def test_a_model_that_does_not_return_its_readout_is_refused(labelled):
+    model, (x, y) = VisionTransformer(**SHAPE), labelled
+    own = model.forward
+    model.forward = lambda given: own(given).tanh()
+    with pytest.raises(SurgeryError, match="does not return what its readout"):
+        dw.early_exit(model, 2, batches=[(x, y)], inplace=True)

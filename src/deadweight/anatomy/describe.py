@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from torch import nn
 
-from deadweight.anatomy.parts import Block, MlpPaths, linear_shape
+from deadweight.anatomy.parts import Block, MlpOfBlock, MlpPaths, linear_shape
 
 # How the field names the linear layers of an MLP: what reads the stream, what writes to it.
 MLP_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -91,7 +91,7 @@ def describe_block(
     block = root.get_submodule(path)
     attention_name = next((name for name in attention if child(block, name) is not None), None)
     mlp_name = next((name for name in mlp if child(block, name) is not None), None)
-    mlp_module = child(block, mlp_name) if mlp_name else None
+    mlp_module = child(block, mlp_name) if mlp_name else _own_layers(block)
     return Block(
         index=index,
         path=path,
@@ -99,9 +99,17 @@ def describe_block(
         attention=child(block, attention_name) if attention_name else None,
         attention_path=f"{path}.{attention_name}" if attention_name else None,
         mlp=mlp_module,
-        mlp_paths=mlp_paths(f"{path}.{mlp_name}", mlp_module, names) if mlp_module is not None else None,
+        mlp_paths=mlp_paths(f"{path}.{mlp_name}" if mlp_name else path, mlp_module, names) if mlp_module else None,
         norms=tuple(part for name in norms if (part := child(block, name)) is not None),
     )
+
+
+def _own_layers(block: nn.Module) -> nn.Module | None:
+    """The MLP of a block that holds its layers itself."""
+    activation = getattr(block, "activation_fn", None)
+    if is_linear(child(block, "fc1")) and is_linear(child(block, "fc2")) and isinstance(activation, nn.Module):
+        return MlpOfBlock.of(block, "fc1", "fc2", activation)
+    return None
 
 
 def children_paths(root: nn.Module, path: str) -> list[str]:

@@ -40,6 +40,13 @@ def anatomy(model: nn.Module, *, paths: Mapping[str, Any] | None = None) -> Anat
         found = ADAPTERS.get(name)(model)
         if found is not None:
             return found
+    wrapped = getattr(model, "module", None)
+    if isinstance(wrapped, nn.Module) and len(list(model.children())) == 1:  # DataParallel and its kind
+        raise InputError(
+            f"a {type(model).__name__} around a {type(wrapped).__name__}",
+            expected="the model itself",
+            cure="pass what it wraps: model.module",
+        )
     children = ", ".join(name for name, _ in model.named_children()) or "none"
     raise InputError(
         f"no adapter knows the parts of a {type(model).__name__} (its children: {children})",

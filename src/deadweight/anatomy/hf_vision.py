@@ -35,10 +35,14 @@ def describe(model: nn.Module) -> Anatomy | None:
     embeddings: Any = getattr(base, "embeddings", None)
     if inside is None or not isinstance(getattr(embeddings, "patch_embeddings", None), nn.Module):
         return None
+    if not isinstance(getattr(config, "num_attention_heads", None), int):  # Swin and its kind: stages, each its own
+        return None
     blocks_path = f"{root}{inside}"
     blocks = tuple(
         describe_block(model, index, path, **_PARTS) for index, path in enumerate(children_paths(model, blocks_path))
     )
+    if hasattr(embeddings, "detection_tokens"):  # YOLOS: tokens behind the patches that are none
+        return None
     positions = getattr(embeddings, "position_embeddings", None)
     if not isinstance(positions, (nn.Parameter, nn.Embedding)):
         positions = None

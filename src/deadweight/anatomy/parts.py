@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 Kind = Literal["vision", "causal_lm"]
-Positions = Literal["learned", "rotary", "relative", "none"]
+Positions = Literal["learned", "sinusoidal", "rotary", "relative", "none"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,62 @@ class MlpPaths:
     @property
     def gated(self) -> bool:
         return self.packed or len(self.up) > 1
+
+
+class MlpOfBlock(nn.Module):
+    """An MLP whose layers its block holds itself, as OPT's: all that is said of MLPs holds for it, but that the block
+    calls it; what it is given goes to its first layer.
+
+    Call with what the first layer is given, [..., width]; gives what the last one writes.
+    """
+
+    def __init__(self, block: nn.Module, up: str, down: str, activation: nn.Module) -> None:
+        super().__init__()
+        self._names = (up, down)
+        self._activation = [activation]  # the block's own, no part of its weights
+        for name in self._names:
+            self.add_module(name, block.get_submodule(name))
+
+    @property
+    def first(self) -> nn.Module:
+        return self.get_submodule(self._names[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        up, down = (self.get_submodule(name) for name in self._names)
+        written: Tensor = down(self._activation[0](up(x)))
+        return written
+
+    @classmethod
+    def of(cls, block: nn.Module, up: str, down: str, activation: nn.Module) -> MlpOfBlock:
+        """The block's one, as long as its layers are the same: blocks that share their layers share it too."""
+        known = block.__dict__.get(_KEPT)
+        if not (
+            isinstance(known, cls)
+            and known._names == (up, down)
+            and all(known.get_submodule(name) is block.get_submodule(name) for name in (up, down))
+        ):
+            known = cls(block, up, down, activation)
+            block.__dict__[_KEPT] = known  # beside its submodules, so that no path leads there
+        return known
+
+    def put_into(self, block: nn.Module) -> None:
+        """Let another block use these layers."""
+        for name in self._names:
+            setattr(block, name, self.get_submodule(name))
+        block.__dict__[_KEPT] = self
+
+
+_KEPT = "_deadweight_mlp"
+
+
+def entrance(mlp: nn.Module) -> nn.Module:
+    """The module that is called with what an MLP is given: itself, or the first layer of one without a module.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> entrance(layer) is layer
+    True
+    """
+    return mlp.first if isinstance(mlp, MlpOfBlock) else mlp
 
 
 @dataclass(frozen=True)
@@ -60,7 +116,7 @@ class Anatomy:
     blocks:          the transformer blocks in the order they run.
     embedding:       turns pixels or token ids into vectors; `embedding_tokens` makes its output (B, N, D).
     positions:       the learned positional encoding (a Parameter or an Embedding), None where there is none.
-    position_kind:   learned | rotary | relative | none.
+    position_kind:   learned | sinusoidal | rotary | relative | none.
     prefix_tokens:   tokens before the patches: CLS, registers, distillation; 0 for language models.
     has_cls:         whether token 0 is a CLS token.
     reads:           what the head reads: ``cls``, ``pooled`` (mean of patches) or ``last`` (causal models).

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deadweight.anatomy.parts import is_transposed
+from deadweight.anatomy.parts import entrance, is_transposed
 from deadweight.surgery.blockwise import BlockwiseRun, Call
 from deadweight.surgery.calibration import Inputs
 from deadweight.surgery.importance import rows_of
@@ -50,7 +50,7 @@ def look(
         return walk.run(index, call), None
     seen: dict[str, Tensor] = {}
     handles = [
-        mlp.register_forward_pre_hook(
+        entrance(mlp).register_forward_pre_hook(
             lambda module, args, kwargs: seen.update(read=args[0] if args else next(iter(kwargs.values()))),
             with_kwargs=True,
         ),

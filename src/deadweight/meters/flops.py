@@ -6,7 +6,6 @@ size costs neither its memory nor its time; a model that looks at its own number
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from deadweight.anatomy import anatomy
 from deadweight.errors import InputError
 from deadweight.meters.operations import packed_numbers
 from deadweight.meters.products import Products
+from deadweight.models.meta import on_meta
 from deadweight.notebook import table_html
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def count(model: nn.Module, inputs: Tensor | Mapping[str, Any] | tuple[Any, ...]
     """
     args, kwargs = _arguments(inputs)
     try:
-        products, executed, idle = _run(_on_meta(model), _floats_to_meta(args), _floats_to_meta(kwargs), meta=True)
+        products, executed, idle = _run(on_meta(model), _floats_to_meta(args), _floats_to_meta(kwargs), meta=True)
     except Exception:  # whatever a model does with a number that is not there; the run for real judges it
         products, executed, idle = _run_for_real(model, args, kwargs)
     uncounted = tuple(sorted(products.uncounted))
@@ -133,17 +133,6 @@ def _arguments(inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
         expected="a tensor, a tuple of positional or a dict of keyword inputs",
         cure="pass what the model's forward takes",
     )
-
-
-def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy that shares what the model shares and holds no numbers: the originals are never copied."""
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
-    for buffer in model.buffers():
-        if buffer.is_floating_point():  # whole numbers and masks steer the pass: they keep their values
-            memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(model, memo)
 
 
 def _floats_to_meta(values: Any) -> Any:

@@ -82,16 +82,15 @@ def substitution(args: tuple[Any, ...]) -> int:
     18
     """
     system, right = args[:2]
-    return int(right.numel()) * (system.shape[-1] - 1) // 2
+    return int(right.numel() * (system.shape[-1] - 1) // 2)
 
 
 def recurrent(args: tuple[Any, ...]) -> int:
     """MACs of a recurrent layer in one operation: every step multiplies each of its matrices once."""
     x = args[0]
     weights = args[1] if isinstance(args[1], list | tuple) else args[1:5]
-    return (
-        int(x.numel()) // x.shape[-1] * sum(int(w.numel()) for w in weights if isinstance(w, Tensor) and w.dim() == 2)
-    )
+    rows = int(x.numel() // x.shape[-1])
+    return rows * sum(int(w.numel()) for w in weights if isinstance(w, Tensor) and w.dim() == 2)
 
 
 def quantised(func: Any, args: tuple[Any, ...]) -> int | None:

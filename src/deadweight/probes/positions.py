@@ -54,6 +54,8 @@ def _needs_learned_positions(facts: Facts) -> str | None:
         return None
     if facts.position_kind == "none":
         return "the model has no positional encoding"
+    if facts.position_kind == "sinusoidal":
+        return "the positional encoding is sinusoidal: nothing about it was learned"
     return f"the positional encoding is {facts.position_kind}: nothing is added to the embeddings"
 
 

@@ -226,6 +226,12 @@ class Recorder:
         self.scrambling.row(row, layer.centred, layer.mean, layer.cls)
 
     def _layer(self, tokens: Tensor, scratch: Scratch, first: bool = False, attention: Tensor | None = None) -> Layer:
+        if self._fold is not None and len(tokens) != len(self._fold):
+            raise InputError(
+                f"a block's stream is of shape {tuple(tokens.shape)} for {len(self._fold)} inputs",
+                expected="one stream (inputs, tokens, width)",
+                cure="models that keep several streams side by side have no one profile",
+            )
         tokens_BND = tokens.flatten(1, 2) if tokens.dim() == 4 else tokens
         if tokens_BND.dtype not in (torch.float32, torch.float64):
             kept = scratch.empty("tokens", tuple(tokens_BND.shape), torch.float32, tokens_BND.device)

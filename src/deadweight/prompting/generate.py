@@ -93,23 +93,22 @@ class LocalGenerator:
     def _company(self) -> Company:
         """In which company a prompt is continued as by itself: tried once, on tokens of no meaning."""
         if self._how is None:
-            size = self.lm.model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
-            ids = [int(i) for i in np.arange(1, 25) * 7919 % size]
-            short, other, long = ids[:7], ids[7:14], ids[7:]
-            alone = self._logits([short])
-            spread = float((self._logits([other])[0] - alone[0]).abs().max())  # how much tokens matter at all
-            rounding = 20 * torch.finfo(alone.dtype).eps * (1 + float(alone.abs().max()))
-            tries: tuple[tuple[Company, list[int]], ...] = (("padded", long), ("equal", other))
-            self._how = next(
-                (
-                    how
-                    for how, neighbour in tries
-                    if float((self._logits([short, neighbour])[0] - alone[0]).abs().max())
-                    <= max(rounding, spread / 100)
-                ),
-                "alone",
-            )
+            self._how = self._tried()
         return self._how
+
+    def _tried(self) -> Company:
+        size = self.lm.model.config.get_text_config().vocab_size  # type: ignore[union-attr, operator]
+        ids = [int(i) for i in np.arange(1, 25) * 7919 % size]
+        short, other, long = ids[:7], ids[7:14], ids[7:]
+        alone = self._logits([short])
+        spread = float((self._logits([other])[0] - alone[0]).abs().max())  # how much tokens matter at all
+        rounding = 20 * torch.finfo(alone.dtype).eps * (1 + float(alone.abs().max()))
+        tries: tuple[tuple[Company, list[int]], ...] = (("padded", long), ("equal", other))
+        for how, neighbour in tries:
+            off = float((self._logits([short, neighbour])[0] - alone[0]).abs().max())
+            if off <= max(rounding, spread / 100):
+                return how
+        return "alone"
 
     def _logits(self, rows: list[list[int]]) -> torch.Tensor:
         """After each prompt and one token more, as generation computes them. [rows, 2 * vocabulary]"""

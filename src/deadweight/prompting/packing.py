@@ -157,13 +157,13 @@ def _same_packed_and_plain(model: Any, reach: Windows, how: How) -> bool:
     wrong, however little a model attends.
     """
     size = _vocabulary(model)
-    ids = [int(i) for i in (np.arange(1, 50) * 7919) % size]
-    sequences = [[*ids[:15], *ids[15:30], ids[0]], [*ids[:15], *ids[30:45], ids[0]], [*ids[:4], *ids[45:48], ids[0]]]
+    ids = [int(i) for i in (np.arange(1, 32) * 7919) % size]
+    sequences = [[*ids[:8], *ids[8:18], ids[0]], [*ids[:8], *ids[18:28], ids[0]], [*ids[:3], *ids[28:31], ids[0]]]
     trie, paths = build_trie(sequences, [0, 0, 0])
     targets = [(n * 104729 + 1) % size for n in range(4)]
     last = np.asarray([path[-1] for path in paths]).repeat(len(targets))
     try:
-        packed = log_probs(model, trie, last, np.asarray(targets * 3), PackBudget(18, 18), reach, how)
+        packed = log_probs(model, trie, last, np.asarray(targets * 3), PackBudget(12, 12), reach, how)
     except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError):
         return False  # it does not take the arguments at all, which is an answer too
     asked = [[(len(one) - 1, [target]) for target in targets] for one in sequences]

@@ -54,9 +54,27 @@ def build(description: dict[str, Any]) -> nn.Module:
             expected="the version of transformers the model was saved with, or a later one",
         )
     build_class: Any = kind
-    model: nn.Module = build_class(build_class.config_class.from_dict(description["config"]))
+    model: nn.Module = build_class(_configuration(build_class.config_class, description["config"]))
     remember(model)
     return model
+
+
+def _configuration(kind: Any, values: dict[str, Any]) -> Any:
+    """JSON knows neither tuples, on which a configuration may insist, nor infinity, which transformers spells out."""
+    usual = vars(kind())
+    whole = {name: _number(value) for name, value in values.items()}
+    return kind.from_dict(
+        {
+            name: tuple(value) if isinstance(value, list) and isinstance(usual.get(name), tuple) else value
+            for name, value in whole.items()
+        }
+    )
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"__float__"}:
+        return float(value["__float__"])
+    return [_number(one) for one in value] if isinstance(value, list) else value
 
 
 def _describe(model: nn.Module) -> dict[str, Any] | None:

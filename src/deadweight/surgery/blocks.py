@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
@@ -13,8 +12,10 @@ from torch import nn
 from deadweight.anatomy import Block, anatomy
 from deadweight.errors import SurgeryError
 from deadweight.surgery.calibration import calibration
+from deadweight.surgery.depth_bound import PLACE, check_place, check_runs, check_runs_still
 from deadweight.surgery.groups import block_index
 from deadweight.surgery.log import copy_unless_inplace, record
+from deadweight.surgery.masks import copied
 from deadweight.surgery.refit import check_refit, refit_outputs
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -30,8 +31,9 @@ def drop_blocks(
 ) -> Module:
     """Take the blocks at `indices` out; the others keep their order.
 
-    The depth in the config, its per-layer lists and every ``layer_idx`` follow, so that key-value caches and
-    generation work on the shorter model.
+    The depth in the config, its per-layer lists and the blocks' own numbers (``layer_idx``, ``layer_id``) follow, so
+    that key-value caches and generation work on the shorter model. Of a language model it is tried once, without
+    numbers, that the shorter one runs.
 
     Parameters
     ----------
@@ -55,28 +57,29 @@ def drop_blocks(
     >>> len(dw.drop_blocks(dw.load("embedded:digits-vit"), [2, 4]).blocks)
     4
     """
-    blocks = anatomy(model).blocks
-    depth = len(blocks)
+    parts = anatomy(model)
+    blocks, depth = parts.blocks, parts.depth
     wanted = [indices] if isinstance(indices, int) else [int(index) for index in indices]
     dropped = sorted({block_index(index, depth) for index in wanted})
     if len(dropped) == depth:
         raise SurgeryError(
             f"all {depth} blocks would be dropped", expected="at least one block left", cure="name fewer blocks"
         )
-    if dropped and getattr(model, "rope_mixed", False):
-        raise SurgeryError(
-            f"block {dropped[0]} cannot be dropped: this model's rotary embedding holds one table a depth",
-            expected="a model whose blocks do not know their depth",
-        )
     for index in dropped:
         _check_width(blocks[index], blocks[index + 1] if index + 1 < depth else None)
+    kept = [index for index in range(depth) if index not in dropped]
+    tried = True
+    if dropped:
+        check_place(parts, dropped)
+        tried = check_runs(parts, dropped, lambda trial: _take_out(trial, kept))
     check_refit(refit)
     inputs = calibration(model, batches, f"refit={refit!r}") if refit is not None else []
-    kept = [index for index in range(depth) if index not in dropped]
     before_gaps = [place for place, index in enumerate(kept) if index + 1 in dropped]
-    original = copy.deepcopy(model) if inplace and inputs and before_gaps else model
+    original = copied(model) if inplace and inputs and before_gaps else model
     model = copy_unless_inplace(model, inplace)
     _take_out(model, kept)
+    if not tried and not inplace:
+        check_runs_still(parts, dropped, model)
     if inputs and before_gaps:
         refit_outputs(model, original, inputs, target=str(refit), blocks=before_gaps, origins=kept)
     record(model, "drop_blocks", indices=dropped, **({} if refit is None else {"refit": refit}))
@@ -125,8 +128,8 @@ def _keep(container: nn.Module, leaves: list[str]) -> None:
 
 def _reindex(model: nn.Module, block: nn.Module, old: int, new: int) -> None:
     for module in block.modules():
-        if getattr(module, "layer_idx", None) == old:
-            module.layer_idx = new  # type: ignore[assignment]  # a plain attribute of transformers' modules
+        for name in [name for name, value in vars(module).items() if PLACE.match(name) and value == old]:
+            setattr(module, name, new)  # a plain attribute of transformers' modules
 
 
 def _note_depth(model: nn.Module, depth: int, kept: Sequence[int]) -> None:
@@ -146,13 +149,23 @@ def _note_depth(model: nn.Module, depth: int, kept: Sequence[int]) -> None:
         for name, value in config.to_dict().items()
         if "layer" in name and isinstance(value, list) and len(value) == depth
     }
-    config.num_hidden_layers = len(kept)
+    if hasattr(config, "attention_types") and hasattr(config, "attention_layers"):  # GPT-Neo: the list, spelt out
+        per_layer["attention_layers"] = [config.attention_layers[index] for index in kept]
+        per_layer["attention_types"] = [[[kind], 1] for kind in per_layer["attention_layers"]]
+    _say_depth(config, len(kept))
     for name, value in per_layer.items():
         setattr(config, name, value)
     for module in model.modules():
         own: Any = getattr(module, "config", None)
         if own is not None and own is not config and getattr(own, "num_hidden_layers", None) == depth:
-            own.num_hidden_layers = len(kept)
+            _say_depth(own, len(kept))
+
+
+def _say_depth(config: Any, depth: int) -> None:
+    try:
+        config.num_hidden_layers = depth
+    except NotImplementedError:  # an encoder-decoder's, which has two such numbers
+        config.num_decoder_layers = depth
 
 
 def _set_if_int(module: nn.Module, name: str, value: int, only: int | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from deadweight.anatomy import anatomy
 from deadweight.errors import InputError, SurgeryError
+from deadweight.evaluation import logits_of
 from deadweight.surgery.blocks import drop_blocks
 from deadweight.surgery.calibration import calibration, evaluating
 from deadweight.surgery.log import copy_unless_inplace, record, surgeries
@@ -78,15 +80,15 @@ def early_exit(
     if layer < parts.depth:
         drop_blocks(model, range(layer, parts.depth), inplace=True)
         setattr(model, _LOG, before)  # one surgery: the cut is a part of it
-    old = _linear(model, name)
-    wanted = classes or old.out_features
-    if wanted != old.out_features:
-        fresh = nn.Linear(old.in_features, wanted, device=old.weight.device, dtype=old.weight.dtype)
-        owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, fresh)
+    wanted = classes or _linear(model, name).out_features
+    others = _other_heads(model, name)
+    if wanted != _linear(model, name).out_features:
+        for one in (name, *others):
+            _replace(model, one, wanted)
         _note_classes(model, wanted)
     if pairs:
         _fit(model, _linear(model, name), pairs, wanted)
+        _read_alone(model, name, others, pairs[0][0])
     record(model, "early_exit", layer=layer, classes=wanted, readout=readout)
     return model
 
@@ -107,6 +109,54 @@ def _head_name(model: nn.Module) -> str:
         )
     last: str = found[-1]
     return last
+
+
+def _other_heads(model: nn.Module, name: str) -> list[str]:
+    """Paths of further layers that make logits beside the readout: of a distilled model, whose heads are averaged."""
+    parts, own = anatomy(model), _linear(model, name)
+    inside = {id(module) for block in parts.blocks for module in block.module.modules()}
+    return [
+        path for path, part in model.named_modules()
+        if isinstance(part, nn.Linear) and part is not own and id(part) not in inside
+        and part.weight.shape == own.weight.shape and re.search(r"head|classifier|dist", path)
+        and not any(part is one for one in parts.embedding.modules())
+    ]  # fmt: skip
+
+
+def _replace(model: nn.Module, name: str, classes: int) -> None:
+    old = _linear(model, name)
+    owner, _, leaf = name.rpartition(".")
+    fresh = nn.Linear(old.in_features, classes, device=old.weight.device, dtype=old.weight.dtype)
+    setattr(model.get_submodule(owner), leaf, fresh)
+
+
+@torch.no_grad()
+def _read_alone(model: nn.Module, name: str, others: Sequence[str], example: Any) -> None:
+    """Let the model return what its readout says: other heads say nothing, and their share of a mean is made up for.
+
+    Raises :class:`SurgeryError` where the model does something else with its readout.
+    """
+    head = _linear(model, name)
+    for other in others:
+        for weight in _linear(model, other).parameters():
+            weight.zero_()
+    said: list[Tensor] = []
+    handle = head.register_forward_hook(lambda module, args, output: said.append(output))
+    try:
+        with evaluating(model):
+            returned = logits_of(next(iter(calibration(model, [example], "early_exit"))).call(model)).double()
+    finally:
+        handle.remove()
+    spoken = said[0].double().reshape(returned.shape)
+    share = float((returned * spoken).sum() / spoken.square().sum().clamp(min=1e-300))
+    if share <= 0 or not torch.allclose(returned, share * spoken, atol=1e-3 * float(spoken.abs().max())):
+        raise SurgeryError(
+            f"this {type(model).__name__} does not return what its readout {name} says",
+            expected="a model whose logits are its head's",
+            cure="readout=None keeps the heads as they are",
+        )
+    for weight in head.parameters():
+        weight.div_(share)
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:

@@ -12,6 +12,7 @@ from torch import nn
 
 from deadweight.registry import Registry
 from deadweight.surgery.architecture import remember
+from deadweight.surgery.masks import copied, make_permanent
 
 _ATTRIBUTE = "_deadweight_surgeries"
 _SHAPE_ONLY: dict[str, Any] = {
@@ -42,9 +43,14 @@ def surgeries(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def copy_unless_inplace(model: Module, inplace: bool) -> Module:
-    """The module a surgery works on: `model` itself, or a deep copy that shares nothing with it."""
+    """The module a surgery works on: `model` itself, or a deep copy that shares nothing with it.
+
+    Pruning masks are made permanent in it, with a warning.
+    """
     remember(model)
-    return model if inplace else copy.deepcopy(model)
+    model = model if inplace else copied(model)
+    make_permanent(model)
+    return model
 
 
 def record(model: nn.Module, name: str, /, **arguments: Any) -> None:

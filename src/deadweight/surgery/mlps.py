@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -12,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from deadweight.anatomy import Block, MlpPaths, anatomy
+from deadweight.anatomy.parts import MlpOfBlock
 from deadweight.errors import InputError, SurgeryError
 from deadweight.registry import did_you_mean
 from deadweight.surgery.calibration import calibration, require_numbers
 from deadweight.surgery.groups import Groups, groups_of
 from deadweight.surgery.importance import CHOICES, best, unit_scores
 from deadweight.surgery.log import copy_unless_inplace, record
+from deadweight.surgery.masks import copied
 from deadweight.surgery.merge import MERGES, NEEDS_LAYERS, merge_mlps
 from deadweight.surgery.narrow import check_narrowable, narrow, units_kept
 from deadweight.surgery.refit import check_refit, refit_outputs
@@ -94,7 +95,7 @@ def group_mlps(
     if merge == "union":
         known = [paths for block in blocks if (paths := block.mlp_paths) is not None]
         scores = unit_scores(model, known, "activation" if inputs else "weight", inputs)
-    original = copy.deepcopy(model) if inplace and refit else model
+    original = copied(model) if inplace and refit else model
     model = copy_unless_inplace(model, inplace)
     blocks = anatomy(model).blocks
     for group in groups:
@@ -202,7 +203,7 @@ def shallow_mlps(
         check_narrowable(block)
     asked = f"refit={refit!r}" if refit else "by='activation'"
     inputs = calibration(model, batches, asked) if refit or by == "activation" else []
-    original = copy.deepcopy(model) if inplace and refit else model
+    original = copied(model) if inplace and refit else model
     distinct = {id(block.mlp): (block.mlp_paths, shares[block.index]) for block in narrowed}
     scores = unit_scores(model, [paths for paths, _ in distinct.values() if paths is not None], by, inputs)
     model = copy_unless_inplace(model, inplace)
@@ -296,6 +297,9 @@ def _share(model: nn.Module, group: Sequence[Block], merge: str, scale: float, s
         assert group[0].mlp_paths is not None  # checked before
         _scale(model, group[0].mlp_paths, scale)
     for block in group[1:]:
+        if isinstance(members[0], MlpOfBlock):
+            members[0].put_into(block.module)
+            continue
         name = next(name for name, part in block.module.named_modules(remove_duplicate=False) if part is block.mlp)
         owner, _, leaf = name.rpartition(".")
         setattr(block.module.get_submodule(owner), leaf, members[0])

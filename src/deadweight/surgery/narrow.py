@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from deadweight.anatomy.parts import Block, MlpPaths, is_transposed, linear_shape
 from deadweight.errors import SurgeryError
+from deadweight.surgery.masks import masked
 
 # What MLP modules of timm and transformers call their number of hidden units.
 _WIDTH_NAMES = ("intermediate_size", "hidden_features", "inner_dim", "ffn_dim", "mlp_dim", "hidden")
@@ -32,6 +33,14 @@ def check_narrowable(block: Block) -> None:
             expected="an MLP of two or three linear layers",
             cure="give its layers with dw.anatomy(model, paths=…) to see what is found",
         )
+    for name in (*paths.up, paths.down):
+        layer = block.module.get_submodule(name.removeprefix(f"{block.path}."))
+        if "weight" not in layer._parameters and "weight" not in masked(layer):
+            raise SurgeryError(
+                f"block {block.index} ({name}): its weight is computed anew in every call",
+                expected="linear layers whose weight is a parameter",
+                cure="make it permanent: torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm",
+            )
     known = [name.removeprefix(f"{paths.path}.") for name in (*paths.up, paths.down)]
     inner = [name.removeprefix(f"{paths.path}.") for name in paths.inner]
     for name, weight in [*block.mlp.named_parameters(), *block.mlp.named_buffers()]:

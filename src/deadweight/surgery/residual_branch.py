@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deadweight.anatomy.parts import entrance
 from deadweight.errors import SurgeryError
 from deadweight.surgery.blockwise import BlockwiseRun, Call
 from deadweight.surgery.calibration import Inputs
@@ -71,7 +72,7 @@ class ResidualBranch:
         inputs: list[MlpInputs] = []
         layer: list[tuple[Tensor, Tensor]] = []
         handles = [
-            self.mlp.register_forward_pre_hook(
+            entrance(self.mlp).register_forward_pre_hook(
                 lambda module, args, kwargs: inputs.append((args, kwargs)), with_kwargs=True
             ),
             self.down.register_forward_hook(lambda module, args, output: layer.append((args[0], output))),
