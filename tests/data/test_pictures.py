@@ -167,7 +167,7 @@ def test_a_class_that_the_held_out_part_lacks_is_said(tmp_path):
 
 @pytest.mark.parametrize("limit", [0, -3, 2.5, True, "5"])
 def test_a_limit_is_a_whole_number_of_at_least_one(limit):
-    with pytest.raises(InputError, match=r"limit=.*\n.*at least one"):
+    with pytest.raises(InputError, match=r"limit = .*\n.*at least one"):
         load_images("embedded:digits", limit=limit)
 
 
