@@ -86,6 +86,11 @@ def test_csv_files_as_they_come(tmp_path, case):
     ]
 
 
+def test_a_comma_in_the_first_line_goes_before_other_marks(tmp_path):
+    (tmp_path / "t.csv").write_text("text,yes;no|maybe\na,b\n")
+    assert read_table(parse_source(f"csv:{tmp_path}/t.csv")).columns == ("text", "yes;no|maybe")
+
+
 def test_an_encoding_that_is_told_goes_before_all(tmp_path):
     (tmp_path / "t.csv").write_bytes("text,label\nnuméro,oui\n".encode("cp1252"))
     with pytest.raises(SourceError, match=r"line 2 is not utf-8 \(byte 0xe9\)(.|\n)*encoding=cp1252"):

@@ -105,6 +105,12 @@ def test_words_are_read_as_typed(tmp_path, words, expected):
     assert task.labels == tuple(expected)
 
 
+def test_the_longest_label_that_fits_is_meant(tmp_path):
+    (tmp_path / "r.csv").write_text("text,label\na,a\nb,a:b\n")
+    task = load_task(f"csv:{tmp_path}/r.csv?words=a:one,a:b:two")
+    assert dict(task.label_words) == {"a": "one", "a:b": "two"}
+
+
 def test_labels_with_a_comma_have_words_too(tmp_path):
     (tmp_path / "r.csv").write_text('text,label\na,"sci, tech"\nb,sci\n')
     task = load_task(f"csv:{tmp_path}/r.csv?words=sci:science,sci, tech:technology")
