@@ -15,7 +15,8 @@ from deadweight.errors import SourceError
 from deadweight.registry import did_you_mean
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9_+-]+):(.+)$", re.DOTALL)
-_OPTIONS = re.compile(r"^[A-Za-z_]\w*=[^&]*(&[A-Za-z_]\w*=[^&]*)*$")
+_FIRST_OPTION = re.compile(r"\?(?=[A-Za-z_]\w*=)")
+_NEXT_OPTION = re.compile(r"&(?=[A-Za-z_]\w*=)")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,12 @@ def parse_source(text: str, *, example: str = "timm:vit_base_patch16_224") -> So
     """Split a source string; a missing scheme raises :class:`SourceError` with an example.
 
     A scheme has at least two letters, so that ``C:\\models`` is read as a path without a scheme.
-    Everything after the last ``?`` is options only if it reads ``name=value&…``: file names may hold ``?``.
+    Options begin after the first ``?`` that ``name=`` follows, and go on after each ``&`` that ``name=`` follows: file
+    names and values may hold both. Values are read as typed, but for ``%26`` and the like.
+    An option given twice raises :class:`SourceError`.
+
+    >>> parse_source("csv:what?.csv?template=Q & A about C++? {text}&label=stars").options
+    {'template': 'Q & A about C++? {text}', 'label': 'stars'}
     """
     matched = _SCHEME.match(text.strip())
     if not matched:
@@ -81,10 +87,15 @@ def parse_source(text: str, *, example: str = "timm:vit_base_patch16_224") -> So
         )
     scheme, name = matched.groups()
     options: dict[str, str] = {}
-    head, mark, tail = name.rpartition("?")
-    if mark and _OPTIONS.match(tail):
-        pairs = (pair.partition("=") for pair in tail.split("&"))
-        name, options = head, {key: unquote(value) for key, _, value in pairs}  # a + is a plus: file names hold it
+    first = _FIRST_OPTION.search(name)
+    for pair in _NEXT_OPTION.split(name[first.end() :]) if first else ():
+        key, _, value = pair.partition("=")
+        if key in options:
+            raise SourceError(
+                f"{text!r} gives the option {key!r} twice", expected="each once", cure="write %26 for an & in a value"
+            )
+        options[key] = unquote(value)
+    name = name[: first.start()] if first else name
     return Source(text.strip(), scheme, name, options)
 
 
@@ -154,7 +165,7 @@ _COLUMNS = {
 }
 TASK_OPTIONS: Mapping[str, Mapping[str, str]] = {
     "embedded": {},
-    "csv": _COLUMNS,
+    "csv": {**_COLUMNS, "delimiter": "what parts the columns, e.g. ; or tab", "encoding": "of the file, e.g. latin-1"},
     "jsonl": _COLUMNS,
     "parquet": _COLUMNS,
     "hf": _COLUMNS,

@@ -58,6 +58,8 @@ REFUSED = {
     "other names": (["chat", "chien"], head("cat", "dog"), r"chat, chien are not what the head calls"),
     "one other name": (["cat", "chien"], head("cat", "dog"), r"the classes chien are not"),
     "inferred names that fit in part": (["tench", "mine"], head("tench", "goldfish", sure=False), r"mine are not"),
+    "a name of two outputs": (["crane", "hoist"], head("crane", "crane"), r"crane, hoist are not what the head calls"),
+    "a name that two outputs go by": (["crane", "hoist"], head(("a", "crane"), ("hoist", "crane")), r"crane are not"),
     "two classes of one output": (["Cat", "cat"], head("cat", "dog"), r"are not what the head calls"),
     "numbers whose order nothing says": (["1", "10", "2"], unnamed(3), r"1, 10, 2 are numbers, other ones"),
     "numbers beyond the outputs": (["0", "5"], unnamed(3), r"3 classes apart"),

@@ -1,5 +1,8 @@
 """What counts as a picture of a class, in which part, and what its values become."""
 
+import pathlib
+import struct
+
 import datasets
 import numpy as np
 import pytest
@@ -28,22 +31,38 @@ def of_one_kind(root, save):
     return f"folder:{root}"
 
 
-DEEP = {
-    "16-bit PNG": lambda path: Image.fromarray((RAMP * 65535).astype(np.uint16)).save(f"{path}.png"),
-    "16-bit TIFF": lambda path: Image.fromarray((RAMP * 65535).astype(np.uint16)).save(f"{path}.tif"),
-    "big-endian TIFF": lambda path: Image.fromarray((RAMP * 65535).astype(">u2")).save(f"{path}.tif"),
-    "16-bit PGM": lambda path: Image.fromarray((RAMP * 65535).astype(np.int32), mode="I").save(f"{path}.pgm"),
-    "floats": lambda path: Image.fromarray(RAMP.astype(np.float32)).save(f"{path}.tif"),
-    "8 bits": lambda path: Image.fromarray(np.rint(RAMP * 255).astype(np.uint8)).save(f"{path}.png"),
+def twelve_bits(path, values):
+    """A TIFF of 12 bits a value, which Pillow reads and does not write: two values in three bytes."""
+    first, second = values[:, ::2], values[:, 1::2]
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=2).astype(np.uint8).tobytes()
+    tags = {256: 32, 257: 32, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 32, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    file = b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
+    pathlib.Path(f"{path}.tif").write_bytes(file)
+
+
+def written(ending):
+    return lambda path, values: Image.fromarray(values).save(f"{path}.{ending}")
+
+
+DEEP = {  # the largest value there can be, the type it is stored in, and who writes it
+    "16-bit PNG": (65535, np.uint16, written("png")),
+    "16-bit TIFF": (65535, np.uint16, written("tif")),
+    "big-endian TIFF": (65535, ">u2", written("tif")),
+    "16-bit PGM": (65535, np.int32, written("pgm")),
+    "12-bit TIFF": (4095, np.uint16, twelve_bits),
+    "floats": (1, np.float32, written("tif")),
+    "8 bits": (255, np.uint8, written("png")),
 }
 
 
 @pytest.mark.parametrize("kind", DEEP)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_pictures_of_every_depth_keep_black_and_white(tmp_path, kind):
-    image, _ = load_images(of_one_kind(tmp_path, DEEP[kind])).train[0]
-    expected = np.rint(RAMP * 255) / 255
-    assert np.allclose(image.numpy(), expected, atol=1 / 255)  # half a step of 8 bits, and rounding to 16 before
+    largest, stored, write = DEEP[kind]
+    values = (RAMP * largest).astype(stored)
+    image, _ = load_images(of_one_kind(tmp_path, lambda path: write(path, values))).train[0]
+    expected = np.array([[round(float(value) * 255 / largest) for value in row] for row in values])
+    assert np.array_equal(np.rint(image[0].numpy() * 255), expected)
     assert (float(image.min()), float(image.max())) == (0.0, 1.0)
 
 
@@ -167,15 +186,15 @@ def test_a_class_that_the_held_out_part_lacks_is_said(tmp_path):
 
 @pytest.mark.parametrize("limit", [0, -3, 2.5, True, "5"])
 def test_a_limit_is_a_whole_number_of_at_least_one(limit):
-    with pytest.raises(InputError, match=r"limit=.*\n.*at least one"):
+    with pytest.raises(InputError, match=r"limit = .*\n.*at least one"):
         load_images("embedded:digits", limit=limit)
 
 
 def stored(tmp_path, numbers, declared=("cat", "dog"), pixels=None):
     """A set on disk as `datasets` writes it; numbers it would refuse are written past its checks."""
-    pixels = np.zeros((8, 8, 3), np.uint8) if pixels is None else pixels
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(declared))})
-    pictures = [Image.fromarray(pixels) for _ in numbers]
+    reds = (np.full((8, 8, 3), row, np.uint8) for row in range(len(numbers)))
+    pictures = [Image.fromarray(red if pixels is None else pixels) for red in reds]
     made = datasets.Dataset.from_dict(
         {"image": pictures, "label": numbers},
         features=datasets.Features({**features, "label": datasets.Value("int64")}),
@@ -189,9 +208,12 @@ def stored(tmp_path, numbers, declared=("cat", "dog"), pixels=None):
 
 def test_rows_of_the_hub_without_a_class_are_left_out_and_said(tmp_path):
     with pytest.warns(DataNote, match="2 rows without a class are left out"):
-        data = load_images(stored(tmp_path, [0, 1, -1, 0, 1, None]))
-    labels = [*as_tensors(data.train)[1].tolist(), *as_tensors(data.validation)[1].tolist()]
-    assert sorted(labels) == [0, 0, 1, 1]
+        data = load_images(stored(tmp_path, [0, -1, 1, None, 0, 1]))
+    both = [as_tensors(part) for part in (data.train, data.validation)]
+    found = [
+        (int(label), round(float(image[0, 0, 0]) * 255)) for part in both for image, label in zip(*part, strict=True)
+    ]
+    assert sorted(found) == [(0, 0), (0, 4), (1, 2), (1, 5)]  # the red of each picture is its row
 
 
 def test_a_number_of_the_hub_that_stands_for_no_class_is_refused(tmp_path):

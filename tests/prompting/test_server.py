@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import re
 import socket
 import subprocess
 import sys
@@ -131,7 +132,12 @@ def test_without_a_key_none_is_sent(local, pauses, monkeypatch):
 
 PASSING = {
     "too many requests": (replying(429, headers={"Retry-After": "7"}), 7),
-    "too many requests, until a date": (replying(429, headers={"Retry-After": "Thu, 01 Jan 2099 00:00:00 GMT"}), 60),
+    "too many requests, for a whole minute": (replying(429, headers={"Retry-After": "60"}), 60),
+    "too many requests, until a date gone by": (
+        replying(429, headers={"Retry-After": "Thu, 01 Jan 2009 00:00:00 GMT"}),
+        0.3,
+    ),
+    "too many requests, until nobody knows": (replying(503, headers={"Retry-After": "soon"}), 0.3),
     "an error of the server": (replying(503), 0.3),
     "no JSON": (replying(200, "<html>"), 0.3),
     "JSON without a choice": (replying(200, '{"choices": []}'), 0.3),
@@ -151,6 +157,28 @@ def test_what_may_pass_is_tried_again(local, pauses, case):
     assert len(local.asked) == 2
     assert len(pauses) == 1
     assert pause <= pauses[0] <= max(60, pause)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("61", "asks to wait 61 s"),
+        ("1500", "asks to wait 25 min"),
+        ("86400", "asks to wait 24 h"),
+        ("999999", "asks to wait 12 days"),
+        ("Thu, 01 Jan 2099 00:00:00 GMT", "asks to wait .* days"),
+    ],
+)
+def test_a_wait_beyond_our_patience_is_refused_at_once_with_how_long(local, pauses, asked, said):
+    local.faults.append(replying(429, headers={"Retry-After": asked}))
+    with pytest.raises(CellFailed, match=rf"status 429 and {said} \(Retry-After\), more than the 60 s") as refused:
+        generator(local, pauses).generate(PROMPTS[:1], 3)
+    assert (len(local.asked), pauses) == (1, [])
+    wait = int(re.search(r"\?wait=(\d+)", str(refused.value))[1])
+    local.faults.append(replying(429, headers={"Retry-After": asked}))
+    found = generator(local, pauses, wait=float(wait)).generate(PROMPTS[:1], 3)
+    assert found == LocalGenerator(local.lm).generate(PROMPTS[:1], 3)
+    assert pauses == [pytest.approx(wait, rel=1e-3)]  # as long as the server asked, not a minute
 
 
 def test_patience_is_bounded_and_grows(local, pauses):
@@ -200,6 +228,16 @@ def test_a_key_that_cannot_be_sent(local, pauses, key, monkeypatch):
         generator(local, pauses).generate(PROMPTS[:1], 2)
     assert key not in str(caught.value)
     assert not local.asked
+
+
+def test_a_reply_with_other_line_ends_is_kept_too(local, pauses, tmp_path):
+    async def odd():
+        return JSONResponse({"choices": [{"text": "one\u2028two\x85three"}]})
+
+    local.faults.append(odd)
+    first = generator(local, pauses, tmp_path / "r.jsonl").generate(PROMPTS[:1], 3)
+    assert generator(local, pauses, tmp_path / "r.jsonl").generate(PROMPTS[:1], 3) == first == ["one\u2028two\x85three"]
+    assert len(local.asked) == 1
 
 
 def test_replies_are_kept_for_the_next_time(local, pauses, tmp_path):
@@ -272,6 +310,10 @@ WRONG = {
     "a number that is none": "openai:http://host/v1?model=x&timeout=soon",
     "no attempt": "openai:http://host/v1?model=x&attempts=0",
     "another interface": "openai:http://host/v1?model=x&api=embeddings",
+    "a time without end": "openai:http://host/v1?model=x&timeout=inf",
+    "half an attempt": "openai:http://host/v1?model=x&attempts=2.5",
+    "a wait that is none": "openai:http://host/v1?model=x&wait=-1",
+    "no rate": "openai:http://host/v1?model=x&rate=nan",
     "no time": "openai:http://host/v1?model=x&timeout=0",
 }
 

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from deadweight.errors import InputError, SourceError
-from deadweight.prompting import TASKS, Item, Task, load_task, next_label
+from deadweight.prompting import TASKS, Item, Task, load_task, next_label, split_items
 
 EMBEDDED = [
     "acceptability", "emotion", "nli", "paraphrase", "question_type", "sentiment", "subjectivity", "topic",
@@ -89,7 +89,80 @@ def test_the_order_of_a_file_changes_no_digest(tmp_path):
     assert one.digest == two.digest
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("0:bad,1:good", {"0": "bad", "1": "good"}),
+        ("1:good,0:bad, really", {"1": "good", "0": "bad, really"}),
+        (" 0: bad , 1: good ", {"0": "bad", "1": "good"}),
+        ("0:a: b,1:c,d,e", {"0": "a: b", "1": "c,d,e"}),
+    ],
+)
+def test_words_are_read_as_typed(tmp_path, words, expected):
+    (tmp_path / "r.csv").write_text("text,label\na,1\nb,0\n")
+    task = load_task(f"csv:{tmp_path}/r.csv?words={words}")
+    assert dict(task.label_words) == expected
+    assert task.labels == tuple(expected)
+
+
+def test_the_longest_label_that_fits_is_meant(tmp_path):
+    (tmp_path / "r.csv").write_text("text,label\na,a\nb,a:b\n")
+    task = load_task(f"csv:{tmp_path}/r.csv?words=a:one,a:b:two")
+    assert dict(task.label_words) == {"a": "one", "a:b": "two"}
+
+
+def test_labels_with_a_comma_have_words_too(tmp_path):
+    (tmp_path / "r.csv").write_text('text,label\na,"sci, tech"\nb,sci\n')
+    task = load_task(f"csv:{tmp_path}/r.csv?words=sci:science,sci, tech:technology")
+    assert dict(task.label_words) == {"sci": "science", "sci, tech": "technology"}
+
+
+@pytest.mark.parametrize(
+    ("template", "asked"),
+    [
+        ("C++ & more: {text}\\nIs it good?", "C++ & more: a {b}\nIs it good?"),
+        ('{{"text": "{text}", "label":', '{"text": "a {b}", "label":'),
+        ("100% {text}?", "100% a {b}?"),
+    ],
+)
+def test_a_template_is_read_as_typed(tmp_path, template, asked):
+    (tmp_path / "r.csv").write_text("text,label\na {b},1\nb,0\n")
+    task = load_task(f"csv:{tmp_path}/r.csv?template={template}")
+    assert task.ask(task.items[0]) == asked
+
+
+BRACES = [
+    "Text: {text",
+    "{text}} is",
+    "{text.__class__}",
+    "{text[0]}",
+    "{0}",
+    "{}",
+    "{text:.2f}",
+    "{text!r}",
+    "{text:{x}}",
+]
+
+
+@pytest.mark.parametrize("template", BRACES)
+def test_braces_that_name_no_field_are_refused_with_how_to_write_them(tmp_path, template):
+    (tmp_path / "r.csv").write_text("text,label\na,1\nb,0\n")
+    with pytest.raises(InputError, match=r"write \{FIELD\} .*\{\{ and \}\}"):
+        load_task(f"csv:{tmp_path}/r.csv?template={template} x")
+
+
+@pytest.mark.parametrize("limit", [0, -3, 2.5])
+def test_a_limit_below_one_is_refused(limit):
+    with pytest.raises(InputError, match="at least one"):
+        split_items(load_task("embedded:topic"), 0, limit)
+
+
 REFUSED = {
+    "a word left out": (CSV, "?text=body&label=stars&words=0:bad", "LABEL:WORD"),
+    "an empty word": (CSV, "?text=body&label=stars&words=0:,1:good", "LABEL:WORD"),
+    "two words for a label": (CSV, "?text=body&label=stars&words=0:bad,0:poor,1:good", "LABEL:WORD"),
+    "something before the first label": (CSV, "?text=body&label=stars&words=so,0:bad,1:good", "LABEL:WORD"),
+    "no word at all": (CSV, "?text=body&label=stars&words=good", "LABEL:WORD"),
     "a missing column": (CSV, "?text=nothing&label=stars", "body, stars"),
     "one class": ("text,label\na,1\nb,1\n", "", "two classes"),
     "an empty value": ("text,label\na,1\n ,0\n", "", "row 2"),

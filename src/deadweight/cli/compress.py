@@ -14,6 +14,7 @@ from rich.text import Text
 from deadweight.cli.app import app
 from deadweight.cli.options import Common
 from deadweight.cli.output import progress
+from deadweight.cli.whole import Whole
 from deadweight.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def compress(
     no_widths: bool = False,
     no_sharing: bool = False,
     no_depth: bool = False,
-    distill: int = 0,
-    length: int = 256,
+    distill: Whole = 0,
+    length: Whole = 256,
     common: Common | None = None,
 ) -> int:
     """Make a trained model smaller without training and without labels, and say what that costs.

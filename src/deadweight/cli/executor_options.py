@@ -9,6 +9,7 @@ from typing import Any
 from cyclopts import Group, Parameter
 
 from deadweight.cli.options import duration
+from deadweight.cli.whole import Whole
 from deadweight.errors import InputError
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*(kb|mb|gb|tb)?$", re.IGNORECASE)
@@ -32,10 +33,10 @@ class Where:
     """
 
     executor: str = "local"
-    jobs: int | None = None
+    jobs: Whole | None = None
     timeout: str | None = None
     memory: str | None = None
-    retries: int = 1
+    retries: Whole = 1
     address: str | None = None
     cpus: float = 1
     gpus: float = 0

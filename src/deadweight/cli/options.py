@@ -9,6 +9,7 @@ from typing import Any
 
 from cyclopts import Group, Parameter
 
+from deadweight.cli.whole import Whole
 from deadweight.errors import InputError
 
 _OFTEN = Group("Common options", sort_key=9)
@@ -37,8 +38,8 @@ class Common:
     out: Path | None = None
     device: str | None = None
     dtype: str | None = None
-    seed: int | None = None
-    limit: int | None = None
+    seed: Whole | None = None
+    limit: Whole | None = None
     margin: float | None = None
     budget: str | None = None
     dry_run: bool = False

@@ -7,12 +7,13 @@ import json
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from cyclopts import Parameter
 from pydantic.fields import FieldInfo
 
 from deadweight.cli.options import Common
+from deadweight.cli.whole import Whole
 from deadweight.errors import InputError
 
 # What `deadweight VERB --help` begins with; each study's options follow from its fields.
@@ -87,9 +88,7 @@ def _plain(annotation: Any) -> Any:
         return _plain(inner[0]) if len(inner) == 1 else str
     if get_origin(annotation) is tuple:
         return list[_plain(get_args(annotation)[0])]  # type: ignore[misc]
-    if get_origin(annotation) is Literal:
-        return annotation
-    return annotation
+    return Whole if annotation is int else annotation
 
 
 def _value(name: str, value: Any, field: FieldInfo) -> Any:

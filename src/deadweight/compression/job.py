@@ -17,6 +17,7 @@ from deadweight.compression.compress import compress
 from deadweight.compression.page import write
 from deadweight.compression.report import Compression
 from deadweight.data import load_images, load_text
+from deadweight.data.limit import check_limit
 from deadweight.errors import InputError
 from deadweight.evaluation import token_sequences
 from deadweight.lab import write_atomically
@@ -50,6 +51,10 @@ class Job:
 
     def check(self) -> None:
         """Refuse what cannot work, before anything is read."""
+        check_limit(self.limit)
+        check_limit(self.length, "length")
+        if min(self.seed, self.distill) < 0:
+            raise InputError(f"seed = {self.seed}, distill = {self.distill}", expected="whole numbers, 0 or more")
         budget_of(self.parameters, self.macs)
         if (self.images is None) == (self.text is None):
             raise InputError(

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from deadweight.data.classes import ClassNames, Head, HeadNames, aligned, reordered
+from deadweight.data.limit import check_limit
 from deadweight.errors import InputError, SourceError
 from deadweight.registry import Registry, did_you_mean
 from deadweight.source import IMAGE_OPTIONS, Source, check_options, parse_source
@@ -145,6 +146,8 @@ def load_images(
     check_limit(limit)
     if parsed.scheme in IMAGE_OPTIONS:
         check_options(parsed, IMAGE_OPTIONS[parsed.scheme])
+    if isinstance(split_seed, bool) or not isinstance(split_seed, int) or split_seed < 0:
+        raise InputError(f"split_seed = {split_seed!r}", expected="a whole number, 0 or more")
     gallery = IMAGE_SOURCES.get(parsed.scheme)(parsed)
     classes, places = reordered(gallery.classes, parsed)
     if head is not None:
@@ -176,14 +179,6 @@ def load_images(
         preparation=str(prepare) if hasattr(prepare, "settings") else "",
         notes=(*gallery.notes, classes.note) if classes.note else gallery.notes,
     )
-
-
-def check_limit(limit: int | None) -> None:
-    """Raise :class:`InputError` unless `limit` is None or a whole number of at least one."""
-    if limit is None:
-        return
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise InputError(f"limit={limit!r}", expected="a whole number of at least one", cure="leave it out to use all")
 
 
 def _split(gallery: Gallery, seed: int) -> tuple[list[int], list[int]]:

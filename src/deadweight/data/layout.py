@@ -42,7 +42,7 @@ def layout(root: Path, source: Source) -> Layout:
 
     Raises :class:`SourceError` for two folders of one part, and for folders beside the parts that are none.
     """
-    named = {name: source.options[name] for name in ("train", "validation") if name in source.options}
+    named: dict[str, str] = {name: source.options[name] for name in ("train", "validation") if name in source.options}
     if named:
         return _named(root, source, named)
     kinds: dict[str, list[Path]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from deadweight.data.comma_separated import csv_rows, require_once
 from deadweight.errors import SourceError
 from deadweight.source import Source
 
@@ -96,36 +96,38 @@ def _unreadable(source: Source, problem: object) -> SourceError:
     return SourceError(f"{source.text!r} cannot be read: {problem}", expected=f"a {source.scheme} file in UTF-8")
 
 
-def _csv(source: Source) -> Iterable[dict[str, Any]]:
-    try:
-        with _path(source).open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (UnicodeDecodeError, csv.Error) as problem:
-        raise _unreadable(source, problem) from problem
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise _unreadable(source, f"row {number} does not have as many fields as the first line")
-    return rows
-
-
 def _json_lines(source: Source, path: Path | None = None) -> Iterable[dict[str, Any]]:
-    rows = []
     try:
-        lines = (path or _path(source)).read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                rows.append(json.loads(line))
-                if not isinstance(rows[-1], dict):
-                    raise TypeError(f"line {number} is no JSON object")
-    except (ValueError, TypeError, RecursionError) as problem:  # no JSON, a number of 5,000 digits, too deep
+        # A line ends where a text file's line ends; U+2028 and the like may stand within a text.
+        with (path or _path(source)).open(encoding="utf-8-sig") as file:
+            return [_json_row(source, number, line) for number, line in enumerate(file, start=1) if line.strip()]
+    except UnicodeDecodeError as problem:
         raise _unreadable(source, problem) from problem
-    return rows
+
+
+def _json_row(source: Source, number: int, line: str) -> dict[str, Any]:
+    def keyed(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        require_once(source, (name for name, _ in pairs))
+        return dict(pairs)
+
+    try:
+        row = json.loads(line, object_pairs_hook=keyed)
+    except json.JSONDecodeError as problem:
+        raise _unreadable(source, f"line {number}, column {problem.colno}: {problem.msg}") from problem
+    except SourceError:
+        raise
+    except (ValueError, RecursionError) as problem:  # a number of 5,000 digits, too deep
+        raise _unreadable(source, f"line {number}: {problem}") from problem
+    if not isinstance(row, dict):
+        raise _unreadable(source, f"line {number} is no JSON object")
+    return row
 
 
 def _parquet(source: Source) -> Iterable[dict[str, Any]]:
     from pyarrow import ArrowException, parquet
 
     try:
+        require_once(source, parquet.read_schema(_path(source)).names)
         rows: list[dict[str, Any]] = parquet.read_table(_path(source)).to_pylist()
     except ArrowException as problem:
         raise _unreadable(source, problem) from problem
@@ -149,7 +151,7 @@ def _hub(source: Source) -> Iterable[dict[str, Any]]:
 
 READERS: dict[str, Callable[[Source], Iterable[dict[str, Any]]]] = {
     "embedded": _embedded,
-    "csv": _csv,
+    "csv": csv_rows,
     "jsonl": _json_lines,
     "parquet": _parquet,
     "hf": _hub,

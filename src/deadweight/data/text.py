@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deadweight.data.corpora import documents
 from deadweight.data.images import digest
+from deadweight.data.limit import check_limit
 from deadweight.errors import SourceError
 from deadweight.source import TEXT_OPTIONS, check_options, parse_source
 
@@ -38,12 +39,13 @@ def load_text(source: str, *, limit: int | None = None) -> TextData:
     ``hf:DATASET[:CONFIG][@REV][#SPLIT]``, of which the first `limit` rows are read.
 
     Every tenth file or row is held out; a single file is cut after nine tenths.
-    Raises :class:`SourceError` for what is missing or too short to learn from.
+    Raises :class:`SourceError` for what is missing or too short to learn from, :class:`InputError` for a limit below 1.
 
     >>> text = load_text("embedded:stdlib")
     >>> text.train.dtype, text.vocabulary
     (torch.uint8, 256)
     """
+    check_limit(limit)
     parsed = parse_source(source, example="text:book.txt")
     if parsed.scheme in TEXT_OPTIONS:
         check_options(parsed, TEXT_OPTIONS[parsed.scheme])

@@ -141,7 +141,7 @@ def _by_timm(settings: Settings, mode: str) -> _Made:
     tensor = next(at for at, step in enumerate(steps) if isinstance(step, MaybeToTensor))
     shape, finish = Compose(steps[:tensor]), Compose(steps[tensor:])
     height, width = config["input_size"][-2:]
-    how = {"squash": "squashed", "border": "resized with a border"}.get(config["crop_mode"], "resized")
+    how = {"squash": "squashed", "border": "resized with a border"}.get(str(config["crop_mode"]), "resized")
     shorter = " × ".join(str(int(side / config["crop_pct"])) for side in dict.fromkeys((height, width)))
     text = f"{how} to {shorter} ({config['interpolation']}), cropped at the centre"
     return lambda picture: shape(picture.convert(mode)), finish, _line(height, width, text, config), None
@@ -151,12 +151,13 @@ def _by_torchvision(settings: Settings, mode: str) -> _Made:
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as F
 
-    crop, shorter = list(settings["crop_size"]), [settings["resize_size"]]
+    height, width = settings["crop_size"]
+    shorter = [settings["resize_size"]]
     interpolation = InterpolationMode(settings["interpolation"])
 
     def place(picture: Image.Image) -> Image.Image:
         resized = F.resize(picture.convert(mode), shorter, interpolation=interpolation)
-        placed: Image.Image = F.center_crop(resized, crop)
+        placed: Image.Image = F.center_crop(resized, [height, width])
         return placed
 
     def finish(picture: Image.Image) -> Tensor:
@@ -165,7 +166,7 @@ def _by_torchvision(settings: Settings, mode: str) -> _Made:
         return normalised
 
     text = f"resized to {shorter[0]} ({settings['interpolation']}), cropped at the centre"
-    return place, finish, _line(*crop, text, settings), None
+    return place, finish, _line(height, width, text, settings), None
 
 
 def _by_processor(settings: Settings, mode: str) -> _Made:
@@ -224,7 +225,7 @@ def _processor_line(stored: Settings) -> str:
     steps = []
     if stored.get("do_resize"):
         how = " × ".join(str(side) for side in size.values())
-        resample = _RESAMPLE.get(stored.get("resample"), "its own way")
+        resample = _RESAMPLE.get(stored.get("resample", -1), "its own way")
         steps.append(f"resized to {how} ({resample})")
     if stored.get("do_center_crop"):
         steps.append(f"cropped at the centre to {' × '.join(str(side) for side in crop.values())}")

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from deadweight.data.limit import check_limit
 from deadweight.errors import InputError
 from deadweight.prompting.tasks import Item, Task
 
@@ -35,7 +36,9 @@ def split_items(task: Task, seed: int, limit: int | None = None) -> Split:
 
     Test items alternate between the classes, so that any `limit` keeps them as balanced as the task is. A pool item
     whose text is that of a test item, or of an earlier pool item, is left out.
+    Raises :class:`InputError` for a limit below one, and for a task too small to split.
     """
+    check_limit(limit)
     pool: dict[str, tuple[Item, ...]] = {}
     tests: dict[str, list[Item]] = {}
     for label in task.labels:

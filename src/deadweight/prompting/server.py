@@ -9,8 +9,10 @@ import email.utils
 import hashlib
 import http.client
 import json
+import math
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +44,7 @@ class Server:
     rate:      requests a second, all threads together; 0 is no limit.
     workers:   requests under way at a time.
     variable:  the environment variable that holds the key.
+    wait:      seconds a server may ask us to wait (``Retry-After``) and is obeyed; more is refused.
     """
 
     url: str
@@ -52,6 +55,7 @@ class Server:
     rate: float = 0.0
     workers: int = 4
     variable: str = KEY_VARIABLE
+    wait: float = LONGEST_WAIT
 
 
 def is_server(source: str) -> bool:
@@ -74,6 +78,7 @@ def parse_server(source: str) -> Server:
     options = dict(pair.partition("=")[::2] for pair in query.split("&") if pair)
     kinds: dict[str, Callable[[str], Any]] = {
         "model": str, "api": str, "timeout": float, "attempts": int, "rate": float, "workers": int, "variable": str,
+        "wait": float,
     }  # fmt: skip
     if unknown := sorted(set(options) - set(kinds)):
         raise SourceError(f"the server option {unknown[0]!r}", expected=f"some of {', '.join(kinds)}")
@@ -81,11 +86,12 @@ def parse_server(source: str) -> Server:
         server = Server(address.rstrip("/"), **{"model": "", **{n: kinds[n](value) for n, value in options.items()}})
     except ValueError as problem:
         raise SourceError(f"a server option that is no number: {problem}", expected="e.g. timeout=30") from None
-    counts = min(server.attempts, server.workers) >= 1 and server.timeout > 0 and server.rate >= 0
+    times = (server.timeout, server.rate, server.wait)
+    counts = min(server.attempts, server.workers) >= 1 and all(map(math.isfinite, times)) and min(times) >= 0 < times[0]
     if not server.model or server.api not in ("completions", "chat") or not counts:
         raise SourceError(
             f"model={server.model!r}, api={server.api!r}, attempts={server.attempts}, workers={server.workers}, "
-            f"timeout={server.timeout:g}, rate={server.rate:g}",
+            f"timeout={server.timeout:g}, rate={server.rate:g}, wait={server.wait:g}",
             expected="a model's name, api=completions or api=chat, at least one attempt and worker, some time",
         )
     return server
@@ -102,7 +108,7 @@ class Journal:
     def __post_init__(self) -> None:
         if self.path is None or not self.path.is_file():
             return
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_text(encoding="utf-8").split("\n"):  # a reply may hold U+2028, which ends no line
             try:
                 entry = json.loads(line)
                 self.known[entry["asked"]] = entry["reply"]
@@ -186,7 +192,14 @@ class ServerGenerator:
                     f"{self.name} refused a request with {problem}; is {self.server.variable} set, and the model's "
                     "name what the server calls it?"
                 )
-            pause = min(LONGEST_WAIT, max(pause, _retry_after(headers)))
+            asked = _retry_after(headers)
+            if asked > self.server.wait:
+                raise CellFailed(
+                    f"{self.name} answered with {problem} and asks to wait {_time(asked)} (Retry-After), more than the "
+                    f"{_time(self.server.wait)} we wait. Replies so far are kept: give the same command again after "
+                    f"that time, or ?wait={math.ceil(asked)} to wait for it"
+                )
+            pause = max(pause, asked)
         raise CellFailed(
             f"{self.name} gave no answer in {self.server.attempts} attempts; the last: {problem}. Replies so far are "
             "kept: the same command goes on where it stopped"
@@ -251,16 +264,22 @@ def _reply(body: bytes, api: str) -> str | None:
 
 
 def _retry_after(headers: http.client.HTTPMessage) -> float:
-    """Seconds a server asks to wait: a number, or a date."""
-    asked = headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(asked))
-    except ValueError:
-        pass
+    """Seconds a server asks to wait: a number, or a date; 0 for what is neither."""
+    asked = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d{1,12}(\.\d*)?", asked):
+        return float(asked)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(asked).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
+
+
+def _time(seconds: float) -> str:
+    """``90 s``, ``25 min``, ``3 h``, ``2 days``: never less than the time itself."""
+    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
+        if seconds <= 100 * size or (unit == "h" and seconds <= 48 * size):
+            return f"{math.ceil(seconds / size)} {unit}"
+    return f"{math.ceil(seconds / 86400)} days"
 
 
 def check_server(source: str, decoding: str) -> Server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -29,7 +30,8 @@ def load_task(source: str) -> Task:
     declared for the public ones `deadweight list tasks` shows and named like a file's for all others, or
     ``python:MODULE:FUNCTION``, which returns a task or rows ``[{"text": …, "label": …}, …]``. Two columns are
     named ``premise=…&hypothesis=…`` or ``first=…&second=…`` instead of ``text=…``. The label values are the label
-    words unless ``words=0:bad,1:good`` says better; ``template=`` replaces the template.
+    words unless ``words=0:bad,1:good`` says better; ``template=`` replaces the template. ``csv:`` also takes
+    ``delimiter=`` and ``encoding=``.
 
     Raises
     ------
@@ -85,7 +87,8 @@ def _public(source: Source, name: str, revision: str | None, split: str | None) 
 
 def _named(source: Source) -> Task:
     fields = next((pair for pair in PAIRS if set(pair) & set(source.options)), ("text",))
-    check_options(source, {*fields, "label", "words", "template"})  # text= beside premise= would not be read
+    extra = {"delimiter", "encoding"} if source.scheme == "csv" else set()
+    check_options(source, {*fields, "label", "words", "template", *extra})  # text= beside premise= would not be read
     columns = {name: source.options.get(name, name) for name in fields}
     items = items_of(read_table(source), columns, source.options.get("label", "label"))
     words = _words(source, sorted({item.label for item in items}))
@@ -101,10 +104,16 @@ def _words(source: Source, labels: Sequence[str]) -> dict[str, str]:
     words = source.options.get("words", "")
     if not words:
         return {label: label for label in labels}
-    pairs = dict(pair.split(":", 1) for pair in words.split(",") if ":" in pair)
-    if set(pairs) != set(labels):
+    # A label begins a pair only at the start or after a comma, so that words may hold commas and colons.
+    known = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
+    starts = list(re.finditer(rf"(?:^|,)\s*({known})\s*:", words))
+    ends = [start.start() for start in starts[1:]] + [len(words)] * bool(starts)
+    pairs = [(start[1], words[start.end() : end].strip()) for start, end in zip(starts, ends, strict=True)]
+    named = [label for label, _ in pairs]
+    if sorted(named) != sorted(labels) or starts[0].start() or not all(word for _, word in pairs):
         raise SourceError(
-            f"words={words!r} of {source.text!r} names the labels {sorted(pairs)}",
+            f"words={words!r} of {source.text!r} gives words to the labels {named}",
             expected=f"LABEL:WORD for each of {list(labels)}, between commas",
+            cure="write words=" + ",".join(f"{label}:WORD" for label in labels),
         )
-    return pairs
+    return dict(pairs)

@@ -49,7 +49,8 @@ class Task:
     label_words:
         Label to the word the model reads and writes; its order is the order of the classes.
     template:
-        A format string over the items' fields that ends where the label word follows after one space.
+        Text with ``{field}`` where an item's field stands, ``{{`` and ``}}`` for braces, that ends where the label word
+        follows after one space.
     phi:
         The permutation of the labels that inverted demonstrations use; by default :func:`next_label`.
 
@@ -103,6 +104,32 @@ class Task:
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
+_BRACES = "write {FIELD} where a field stands, and {{ and }} for braces that are text"
+
+
+def named_fields(template: str) -> set[str]:
+    """The fields that a template names; raises :class:`InputError` for braces that name none.
+
+    >>> named_fields('{text} {{"label":')
+    {'text'}
+    """
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as problem:
+        raise InputError(
+            f"the template {template!r}: {problem}", expected="braces that come in pairs", cure=_BRACES
+        ) from problem
+    for _, name, form, conversion in parts:
+        if name is not None and (form or conversion or not name.isidentifier()):
+            raise InputError(
+                f"the template {template!r} has {'{'}{name}{f'!{conversion}' if conversion else ''}"
+                f"{f':{form}' if form else ''}{'}'}",
+                expected="the plain name of a field between braces",
+                cure=_BRACES,
+            )
+    return {name for _, name, _, _ in parts if name is not None}
+
+
 def _check(task: Task) -> None:
     labels = set(task.labels)
     found = {item.label for item in task.items}
@@ -122,11 +149,12 @@ def _check(task: Task) -> None:
             expected="a permutation of the labels that leaves none where it is",
             cure="leave phi out: two labels are swapped, more are moved on in a cycle",
         )
-    wanted = {name for _, name, _, _ in string.Formatter().parse(task.template) if name is not None}
+    wanted = named_fields(task.template)
     if not wanted or any(not wanted <= set(item.fields) for item in task.items):
         raise InputError(
             f"the template of task {task.name!r} names {sorted(wanted)}",
             expected=f"some of the items' fields: {sorted(task.items[0].fields)}",
+            cure=_BRACES,
         )
 
 

@@ -34,7 +34,7 @@ class Study(BaseModel, ABC):
     TITLE: ClassVar[str] = ""
     QUESTION: ClassVar[str] = ""
 
-    seed: int = Field(default=0, description="everything random follows from it")
+    seed: int = Field(default=0, ge=0, description="everything random follows from it")
     limit: int | None = Field(default=None, gt=0, description="use at most so many items (images, test items)")
     device: str | None = Field(default=None, description="torch device; default: the accelerator if there is one")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the models that are examined")

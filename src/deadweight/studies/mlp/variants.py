@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from deadweight.data import ImageData, as_tensors
-from deadweight.data.images import Transform
 from deadweight.errors import InputError
 from deadweight.loading import load, model_source
 from deadweight.models import transform
+from deadweight.models.transform import Preparation
 from deadweight.registry import did_you_mean
 from deadweight.surgery import group_mlps, shallow_mlps
 
@@ -49,7 +49,7 @@ def fresh(model: str | None, shape: Shape, data: ImageData, seed: int, **changes
     return built
 
 
-def preparation(model: str | None, size: int) -> Transform:
+def preparation(model: str | None, size: int) -> Preparation:
     """Coloured pictures of `size` pixels a side, with the mean and deviation of the architecture (none for our ViT)."""
     options: dict[str, Any] = {"img_size": size} if model else {"img_size": size, "patch_size": size, "in_chans": 3}
     return transform(load(model or "embedded:digits-vit", pretrained=False, **options))
