@@ -189,7 +189,7 @@ def test_a_model_without_attention_is_not_taken_for_a_transformer():
     ("paths", "message"),
     [
         ({"blocks": "towr", "embedding": "patchify"}, "did you mean 'tower'"),
-        ({"blocks": "tower"}, "no 'embedding'"),
+        ({"embedding": "patchify"}, "no 'blocks'"),
         ({"blocks": "tower", "embedding": "patchify", "mpl": "ff"}, "did you mean 'mlp'"),
         ({"blocks": "tower", "embedding": "patchify", "mlp": "fx"}, "leads nowhere in the block tower.0"),
     ],

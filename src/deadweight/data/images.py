@@ -14,7 +14,8 @@ from torch import Tensor
 
 from deadweight.errors import SourceError
 from deadweight.registry import Registry, did_you_mean
-from deadweight.source import IMAGE_OPTIONS, Source, check_options, parse_source
+from deadweight.source import Source, check_options, parse_source
+from deadweight.source_options import IMAGE_OPTIONS
 
 Transform = Callable[[Image.Image], Tensor]
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from deadweight.data.corpora import documents
 from deadweight.data.images import digest
 from deadweight.errors import SourceError
-from deadweight.source import TEXT_OPTIONS, check_options, parse_source
+from deadweight.source import check_options, parse_source
+from deadweight.source_options import TEXT_OPTIONS
 
 EMBEDDED = {"stdlib": "the source of Python's own standard library (top-level modules), as bytes"}
 _HOLD_OUT_EVERY = 10

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 from deadweight.anatomy import anatomy
 from deadweight.errors import InputError
 from deadweight.meters.products import Products
+from deadweight.models.unwrap import unwrapped
 from deadweight.notebook import table_html
 
 if TYPE_CHECKING:
@@ -203,6 +204,7 @@ def _calls_above(model: nn.Module, path: str, calls: Counter[nn.Module]) -> int:
 
 
 def _unique_mlps(model: nn.Module) -> int | None:
+    model = unwrapped(model)
     try:
         blocks = anatomy(model).blocks
     except InputError:

@@ -12,6 +12,7 @@ from torch import nn
 
 from deadweight.anatomy import Block, anatomy
 from deadweight.errors import SurgeryError
+from deadweight.models.unwrap import unwrapped
 from deadweight.surgery.calibration import calibration
 from deadweight.surgery.groups import block_index
 from deadweight.surgery.log import copy_unless_inplace, record
@@ -55,6 +56,7 @@ def drop_blocks(
     >>> len(dw.drop_blocks(dw.load("embedded:digits-vit"), [2, 4]).blocks)
     4
     """
+    model = unwrapped(model)
     blocks = anatomy(model).blocks
     depth = len(blocks)
     wanted = [indices] if isinstance(indices, int) else [int(index) for index in indices]

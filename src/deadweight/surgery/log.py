@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from deadweight.models.unwrap import unwrapped
 from deadweight.registry import Registry
 from deadweight.surgery.architecture import remember
 
@@ -42,7 +43,11 @@ def surgeries(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def copy_unless_inplace(model: Module, inplace: bool) -> Module:
-    """The module a surgery works on: `model` itself, or a deep copy that shares nothing with it."""
+    """The module a surgery works on: `model` itself, or a deep copy that shares nothing with it.
+
+    Of one inside DataParallel, DistributedDataParallel or torch.compile it is the one inside.
+    """
+    model = unwrapped(model)
     remember(model)
     return model if inplace else copy.deepcopy(model)
 
