@@ -14,7 +14,7 @@ from deadweight.models.unwrap import unwrapped
 from deadweight.registry import Registry
 
 ADAPTERS: Registry[Callable[[nn.Module], Anatomy | None]] = Registry("adapter")
-for _name in ("gpt2", "timm", "torchvision", "hf_vision", "hf_language", "torch_encoder"):
+for _name in ("gpt2", "timm", "torchvision", "hf_swin", "hf_towers", "hf_vision", "hf_language", "torch_encoder"):
     ADAPTERS.add(_name, f"deadweight.anatomy.{_name}:describe")
 
 
