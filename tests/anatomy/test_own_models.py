@@ -198,6 +198,7 @@ def _call(capsys, *arguments):
     return ended.value.code, out + err
 
 
+@pytest.mark.filterwarnings("ignore:how pictures are prepared")  # the images are tensors, prepared already
 def test_every_command_takes_paths(own, capsys):
     model, images = ("--vision", "python:owned:Mine"), ("--images", "python:owned:images")
     for verb in ("depth", "mlp"):

@@ -103,7 +103,10 @@ def load_lm(
         with quiet():
             model = MODEL_SOURCES.get("file")(parsed)
     if origin(model) is None:
-        set_origin(model, without(parsed, "checkpoint", "ema", "strict") if "checkpoint" in parsed.options else source)
+        set_origin(
+            model,
+            without(parsed, "checkpoint", "ema", "strict", "pretrained") if "checkpoint" in parsed.options else source,
+        )
     describe_by_paths(model, parsed, "causal_lm")
     config: Any = model.config
     model = model.to(device=pick_device(device), dtype=wanted).eval()

@@ -66,7 +66,9 @@ def load(
     if origin(model) is None:
         plain = {name: value for name, value in kwargs.items() if _plain(value)}
         # What is needed to build it again; the file of its weights is not.
-        named = without(parsed, "checkpoint", "ema", "strict") if "checkpoint" in parsed.options else source
+        named = (
+            without(parsed, "checkpoint", "ema", "strict", "pretrained") if "checkpoint" in parsed.options else source
+        )
         set_origin(model, named, plain if pretrained is None else {**plain, "pretrained": pretrained})
     describe_by_paths(model, parsed)
     wanted = torch_dtype(dtype)
