@@ -62,6 +62,35 @@ FAMILIES = {
         lambda: transformers.BeitForImageClassification(transformers.BeitConfig(**_VISION)),
         "hf_vision", 2, 1, "none", 64, False,
     ),
+    "hf-swin": (
+        lambda: transformers.SwinForImageClassification(
+            transformers.SwinConfig(image_size=16, patch_size=2, embed_dim=16, depths=[2, 1], num_heads=[2, 4],
+                                    window_size=4)
+        ),
+        "hf_swin", 3, 0, "relative", 64, False,
+    ),
+    "hf-clip": (
+        lambda: transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**_VISION)),
+        "hf_towers", 2, 1, "learned", 64, False,
+    ),
+    "hf-clip-classifier": (
+        lambda: transformers.CLIPForImageClassification(
+            transformers.CLIPConfig(vision_config=_VISION, text_config=_SMALL)
+        ),
+        "hf_towers", 2, 1, "learned", 64, False,
+    ),
+    "hf-siglip": (
+        lambda: transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**_VISION)),
+        "hf_towers", 2, 0, "learned", 64, False,
+    ),
+    "hf-blip": (
+        lambda: transformers.BlipVisionModel(transformers.BlipVisionConfig(**_VISION)),
+        "hf_towers", 2, 1, "learned", 64, False,
+    ),
+    "hf-dinov3": (
+        lambda: transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**_VISION, num_register_tokens=4)),
+        "hf_vision", 2, 5, "rotary", 64, False,
+    ),
     "hf-llama": (
         lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**_WORDS)),
         "hf_language", 2, 0, "rotary", 64, True,
@@ -102,7 +131,7 @@ def test_the_parts_of_a_family_are_found(name):
     assert (found.positions is not None) == (positions == "learned")
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "timm-swin"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if not name.endswith("swin")])
 def test_the_stream_enters_the_first_block_with_prefix_and_patches(name):
     model = FAMILIES[name][0]().eval()
     found = anatomy(model)
@@ -140,6 +169,35 @@ class _Odd(nn.Module):
         )
         self.tower = nn.ModuleList([block])
         self.last = nn.LayerNorm(8)
+
+
+def test_hugging_faces_swin_is_looked_at_cut_and_dropped_as_its_code_runs():
+    torch.manual_seed(0)
+    model = FAMILIES["hf-swin"][0]().eval()
+    inputs = torch.rand(4, 3, 16, 16)
+    seen = []
+    for layer in model.swin.encoder.layers:
+        for block in layer.blocks:
+            block.register_forward_hook(lambda module, args, output: seen.append(output[0].mean(1)))
+    batches = [(inputs, torch.tensor([0, 1, 0, 1]))]
+    profile = dw.profile(model, batches)
+    assert len(profile.table()) == 5
+    assert [tuple(one.shape) for one in seen[:3]] == [(4, 16), (4, 16), (4, 32)]
+    small = dw.drop_blocks(model, [1])
+    kept = FAMILIES["hf-swin"][0]().eval()
+    kept.load_state_dict(model.state_dict())
+    kept.swin.encoder.layers[0].blocks = kept.swin.encoder.layers[0].blocks[:1]
+    assert torch.equal(small(inputs).logits, kept(inputs).logits)
+    narrow = dw.shallow_mlps(model, 0.5)
+    widths = [block.mlp.fc1.out_features for stage in narrow.swin.encoder.layers for block in stage.blocks]
+    assert widths == [32, 32, 64]
+    assert not torch.equal(narrow(inputs).logits, model(inputs).logits)
+
+
+def test_a_model_of_two_towers_is_answered_with_how_to_name_one():
+    shapes = transformers.CLIPConfig(vision_config=_VISION, text_config=_SMALL)
+    with pytest.raises(InputError, match="--paths blocks="):
+        anatomy(transformers.CLIPModel(shapes))
 
 
 def test_an_unknown_model_is_described_by_the_paths_its_owner_gives():
@@ -189,7 +247,7 @@ def test_a_model_without_attention_is_not_taken_for_a_transformer():
     ("paths", "message"),
     [
         ({"blocks": "towr", "embedding": "patchify"}, "did you mean 'tower'"),
-        ({"blocks": "tower"}, "no 'embedding'"),
+        ({"embedding": "patchify"}, "no 'blocks'"),
         ({"blocks": "tower", "embedding": "patchify", "mpl": "ff"}, "did you mean 'mlp'"),
         ({"blocks": "tower", "embedding": "patchify", "mlp": "fx"}, "leads nowhere in the block tower.0"),
     ],

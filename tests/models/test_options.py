@@ -11,7 +11,8 @@ from deadweight.data import load_images, load_text
 from deadweight.errors import SourceError
 from deadweight.models.factories import timm_parameters
 from deadweight.signatures import class_parameters
-from deadweight.source import FACTORY, IMAGE_OPTIONS, MODEL_OPTIONS, TASK_OPTIONS, TEXT_OPTIONS, parse_source
+from deadweight.source import parse_source
+from deadweight.source_options import FACTORY, IMAGE_OPTIONS, MODEL_OPTIONS, TASK_OPTIONS, TEXT_OPTIONS
 
 READ = {"model": dw.load, "language": dw.load_lm, "images": load_images, "text": load_text, "task": dw.load_task}
 
@@ -26,12 +27,12 @@ READ = {"model": dw.load, "language": dw.load_lm, "images": load_images, "text":
         ("model", "torchvision:vit_b_16?bogus=3", "image_size"),
         ("model", "hf:{folder}?bogus=3", "strict"),
         ("model", "embedded:digits-vit?bogus=3", "depth"),
-        ("model", "embedded:smollm2-135m-instruct?bogus=3", "no option"),
-        ("model", "gguf:{folder}/x.gguf?bogus=3", "no option"),
+        ("model", "embedded:smollm2-135m-instruct?bogus=3", "paths"),
+        ("model", "gguf:{folder}/x.gguf?bogus=3", "paths"),
         ("model", "file:{folder}?bogus=3", "model"),
         ("language", "hf:{folder}?bogus=3", "strict"),
-        ("language", "gguf:x.gguf?bogus=3", "no option"),
-        ("language", "embedded:smollm2-135m-instruct?bogus=3", "no option"),
+        ("language", "gguf:x.gguf?bogus=3", "paths"),
+        ("language", "embedded:smollm2-135m-instruct?bogus=3", "paths"),
         ("images", "embedded:digits?bogus=3", "no option|one of"),
         ("images", "folder:{folder}?bogus=3", "no option|one of"),
         ("images", "hf:a/b?bogus=3", "no option|one of"),
@@ -112,7 +113,7 @@ def test_parameters_of_parents_are_taken_where_they_are_passed_on():
 
 
 def test_every_option_stands_in_the_documents_and_in_the_help():
-    from deadweight.source import options_text
+    from deadweight.source_options import options_text
 
     page = (Path(__file__).parents[2] / "docs" / "reference" / "sources.md").read_text()
     for table in (MODEL_OPTIONS, IMAGE_OPTIONS, TEXT_OPTIONS, TASK_OPTIONS):

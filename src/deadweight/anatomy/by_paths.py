@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from deadweight.anatomy.describe import child, children_paths, describe_block
+from deadweight.anatomy.describe import child, children_paths, describe_block, first_layer
 from deadweight.anatomy.parts import Anatomy
 from deadweight.errors import InputError
 from deadweight.registry import did_you_mean
@@ -49,13 +49,13 @@ def describe(model: nn.Module, paths: Mapping[str, Any]) -> Anatomy:
                 expected=f"keys among {', '.join(sorted(_KNOWN))}",
                 cure=did_you_mean(key, sorted(_KNOWN)),
             )
-    for key in ("blocks", "embedding"):
-        if key not in paths:
-            raise InputError(f"paths has no {key!r}", expected="at least blocks and embedding", cure="name its path")
-    embedding = _at(model, paths, "embedding")
+    if "blocks" not in paths:
+        raise InputError("paths has no 'blocks'", expected="at least blocks", cure="name the list of the blocks")
     container = _at(model, paths, "blocks")
-    assert embedding is not None
     assert container is not None
+    embedding_path, embedding = paths.get("embedding", ""), _at(model, paths, "embedding")
+    if embedding is None:
+        embedding_path, embedding = first_layer(model, paths["blocks"]) or ("", nn.Identity())
     names = (tuple(_as_list(paths["up"])), str(paths["down"])) if "up" in paths and "down" in paths else None
     blocks = tuple(
         describe_block(
@@ -94,7 +94,7 @@ def describe(model: nn.Module, paths: Mapping[str, Any]) -> Anatomy:
         kind=paths.get("kind", "vision"),
         blocks=blocks,
         embedding=embedding,
-        embedding_path=paths["embedding"],
+        embedding_path=embedding_path,
         embedding_tokens=_patches,
         positions=positions,
         positions_path=paths.get("positions"),

@@ -112,6 +112,14 @@ def _own_layers(block: nn.Module) -> nn.Module | None:
     return None
 
 
+def first_layer(root: nn.Module, container: str) -> tuple[str, nn.Module] | None:
+    """The first layer with weights outside of the blocks at `container`: most likely what makes vectors of inputs."""
+    for name, module in root.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding) and not name.startswith(f"{container}."):
+            return name, module
+    return None
+
+
 def children_paths(root: nn.Module, path: str) -> list[str]:
     """Absolute paths of the children of the container at `path`, in order."""
     return [f"{path}.{name}" if path else name for name, _ in root.get_submodule(path).named_children()]

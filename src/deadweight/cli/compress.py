@@ -16,6 +16,7 @@ from deadweight.cli.options import Common
 from deadweight.cli.output import progress
 from deadweight.cli.whole import Whole
 from deadweight.errors import InputError
+from deadweight.source import with_option
 
 if TYPE_CHECKING:
     from deadweight.compression import Compression
@@ -66,6 +67,8 @@ def compress(
             expected="no time for compress: it is one piece of work, and half of it is of no use",
             cure="look at fewer inputs with --limit; --dry-run says how long it would take",
         )
+    if common.paths is not None:
+        model = with_option(model, "paths", common.paths)
     job = Job(
         model, images, text, parameters, macs, not no_widths, not no_sharing, not no_depth, distill,
         common.limit, length, common.device, common.dtype, common.seed or 0,

@@ -8,7 +8,7 @@ from typing import Literal
 from rich.console import Console
 
 from deadweight.cli.app import app
-from deadweight.source import options_text
+from deadweight.source_options import options_text
 
 
 @app.command(name="list", help_epilogue=options_text(), help_format="plaintext")

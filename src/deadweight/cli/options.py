@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 
 from deadweight.cli.whole import Whole
 from deadweight.errors import InputError
+from deadweight.source import with_option
 
 _OFTEN = Group("Common options", sort_key=9)
 _BUDGET = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|sec|min|m|h)?$")
@@ -31,6 +32,8 @@ class Common:
         budget: start no further cell after this long, e.g. 20min, 90s, 2h.
         dry_run: print the cells, the minutes and the bytes they are likely to take, and do nothing.
         json: print machine-readable JSON on standard output.
+        paths: where the parts of the model are that no adapter knows, e.g. blocks=encoder.layers,embedding=patchify,
+            mlp=ff,up=w1,down=w2,attention=attn; the same as ?paths= after its source.
         quiet: no progress and no list of findings: only where the page is, and errors.
         verbose: what the libraries say as well, and the whole error of a cell that fails.
     """
@@ -44,6 +47,7 @@ class Common:
     budget: str | None = None
     dry_run: bool = False
     json: bool = False
+    paths: str | None = None
     quiet: bool = False
     verbose: bool = False
 
@@ -51,6 +55,20 @@ class Common:
         """Those that are a study's options, where given."""
         given = {name: getattr(self, name) for name in ("device", "dtype", "seed", "limit", "margin")}
         return {name: value for name, value in given.items() if value is not None}
+
+    def located(self, options: dict[str, Any]) -> dict[str, Any]:
+        """`options`, with ``--paths`` added to the source of the model they name: vision, else language."""
+        if self.paths is None:
+            return options
+        for name in ("vision", "language"):
+            given = options.get(name)
+            if given:
+                texts = [given] if isinstance(given, str) else list(given)
+                told = [with_option(text, "paths", self.paths) for text in texts]
+                return {**options, name: told[0] if isinstance(given, str) else told}
+        raise InputError(
+            "--paths without a model of yours", expected="--vision or --language beside it", cure="name the model"
+        )
 
     @property
     def seconds(self) -> float | None:

@@ -37,8 +37,9 @@ def run(study: str, *, where: Where | None = None, common: Common | None = None)
 
     common = common or Common()
     found = load_study(study)
-    if common.options():
-        found = build_study(found.kind, {**found.model_dump(exclude_unset=True), **common.options()})
+    if common.options() or common.paths is not None:
+        options = {**found.model_dump(exclude_unset=True), **common.options()}
+        found = build_study(found.kind, common.located(options))
     return _run(found, common, Path("runs") / run_name(study), where)
 
 
@@ -52,7 +53,7 @@ def run_study(kind: str, file: Path | None, flags: dict[str, Any], common: Commo
         if found.kind != kind:
             raise InputError(f"{file} is a study of kind {found.kind}", expected=kind, cure=f"deadweight run {file}")
         base = found.model_dump(exclude_unset=True)
-    return _run(build_study(kind, {**base, **flags, **common.options()}), common, default)
+    return _run(build_study(kind, common.located({**base, **flags, **common.options()})), common, default)
 
 
 def _run(study: Study, common: Common, default: Path, where: Where | None = None) -> int:

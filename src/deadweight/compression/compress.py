@@ -22,6 +22,7 @@ from deadweight.compression.survey import Survey, Surveyor
 from deadweight.compression.visit import TRIED
 from deadweight.errors import InputError
 from deadweight.meters import count
+from deadweight.models.unwrap import unwrapped
 from deadweight.surgery.calibration import Inputs, calibration, evaluating
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def compress(
         raise InputError("nothing may be changed", expected="widths, sharing or depth")
     if distill < 0:
         raise InputError(f"distill={distill}", expected="a number of steps, 0 for none")
+    model = unwrapped(model)
     work = _Work(model, calibration(model, batches, "compress"), note or (lambda text, done: None))
     with evaluating(model):
         small, report = work.run(limits, allowed, distill)

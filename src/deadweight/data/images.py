@@ -17,7 +17,8 @@ from deadweight.data.classes import ClassNames, Head, HeadNames, aligned, reorde
 from deadweight.data.limit import check_limit
 from deadweight.errors import InputError, SourceError
 from deadweight.registry import Registry, did_you_mean
-from deadweight.source import IMAGE_OPTIONS, Source, check_options, parse_source
+from deadweight.source import Source, check_options, parse_source
+from deadweight.source_options import IMAGE_OPTIONS
 
 Transform = Callable[[Image.Image], Tensor]
 

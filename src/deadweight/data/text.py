@@ -14,7 +14,8 @@ from deadweight.data.corpora import documents
 from deadweight.data.images import digest
 from deadweight.data.limit import check_limit
 from deadweight.errors import SourceError
-from deadweight.source import TEXT_OPTIONS, check_options, parse_source
+from deadweight.source import check_options, parse_source
+from deadweight.source_options import TEXT_OPTIONS
 
 EMBEDDED = {"stdlib": "the source of Python's own standard library (top-level modules), as bytes"}
 _HOLD_OUT_EVERY = 10

@@ -12,14 +12,14 @@ from deadweight.errors import SourceError
 from deadweight.loading.checkpoint_source import resolved
 from deadweight.loading.checkpoints import check_checkpoint, load_checkpoint
 from deadweight.loading.own import load_own_lm
-from deadweight.loading.sources import MODEL_SOURCES, model_options, model_source
+from deadweight.loading.sources import MODEL_SOURCES, describe_by_paths, model_options, model_source
 from deadweight.models import LanguageModel, origin, pick_device, set_origin, torch_dtype
 from deadweight.models.embedded import language_source
 from deadweight.models.hub import check_causal, config_of, load_hub, place
 from deadweight.models.language import gguf_path, load_gguf, quiet, read_gguf
 from deadweight.models.memory_check import require_room
 from deadweight.network import hub_reach
-from deadweight.source import Source
+from deadweight.source import Source, without
 
 
 def _resolved(source: Source) -> Source:
@@ -83,6 +83,7 @@ def load_lm(
         own = load_own_lm(parsed)
         if origin(own.model) is None:
             set_origin(own.model, source)
+        describe_by_paths(own.model, parsed, "causal_lm")
         return replace(own, model=own.model.to(device=pick_device(device), dtype=wanted).eval())
     options = model_options(parsed)
     # hf: is read in the dtype asked for, the others in float32 and then cast
@@ -102,7 +103,11 @@ def load_lm(
         with quiet():
             model = MODEL_SOURCES.get("file")(parsed)
     if origin(model) is None:
-        set_origin(model, source)
+        set_origin(
+            model,
+            without(parsed, "checkpoint", "ema", "strict", "pretrained") if "checkpoint" in parsed.options else source,
+        )
+    describe_by_paths(model, parsed, "causal_lm")
     config: Any = model.config
     model = model.to(device=pick_device(device), dtype=wanted).eval()
     return LanguageModel(model, tokenizer, parsed.name, _longest(config) or 2048)

@@ -11,10 +11,11 @@ from torch import nn
 from deadweight.errors import DeadweightError, SourceError
 from deadweight.loading.checkpoint_source import resolved
 from deadweight.loading.checkpoints import WORDS, check_checkpoint, load_checkpoint
-from deadweight.loading.sources import MODEL_SOURCES, model_options, model_source
+from deadweight.loading.sources import MODEL_SOURCES, describe_by_paths, model_options, model_source
 from deadweight.models import origin, pick_device, set_origin, torch_dtype
 from deadweight.models.memory_check import require_room
-from deadweight.source import MODEL_OPTIONS, PICTURE_OPTIONS, Source
+from deadweight.source import Source, without
+from deadweight.source_options import MODEL_OPTIONS
 
 
 def load(
@@ -65,21 +66,17 @@ def load(
     if origin(model) is None:
         plain = {name: value for name, value in kwargs.items() if _plain(value)}
         # What is needed to build it again; the file of its weights is not.
-        named = _without_weights(parsed) if "checkpoint" in parsed.options else source
+        named = (
+            without(parsed, "checkpoint", "ema", "strict", "pretrained") if "checkpoint" in parsed.options else source
+        )
         set_origin(model, named, plain if pretrained is None else {**plain, "pretrained": pretrained})
+    describe_by_paths(model, parsed)
     wanted = torch_dtype(dtype)
     if wanted is not None:
         model = model.to(wanted)
     if device is not None:
         model = model.to(pick_device(device))
     return model.eval()
-
-
-def _without_weights(source: Source) -> str:
-    """The source of the architecture alone, with what it says of pictures."""
-    kept = {name: text for name, text in source.options.items() if name in PICTURE_OPTIONS}
-    tail = "&".join(f"{name}={text}" for name, text in kept.items())
-    return f"{source.scheme}:{source.name}" + (f"?{tail}" if tail else "")
 
 
 def _plain(value: Any) -> bool:

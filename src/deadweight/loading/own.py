@@ -11,7 +11,8 @@ from deadweight.loading.checkpoints import filled
 from deadweight.models import LanguageModel
 from deadweight.models.checkpoint_files import read_checkpoint
 from deadweight.own_code import call
-from deadweight.source import MODEL_OPTIONS, Source
+from deadweight.source import Source
+from deadweight.source_options import MODEL_OPTIONS
 
 _LONGEST = 2048  # tokens, where the model does not say
 

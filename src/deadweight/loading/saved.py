@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from deadweight.anatomy.paths import remember_paths, remembered_paths
 from deadweight.errors import InputError, MachineError, SourceError
 from deadweight.loading.card import card
 from deadweight.models.provenance import origin, set_origin
+from deadweight.models.unwrap import unwrapped
 from deadweight.source import Source, parse_source
 from deadweight.surgery.architecture import architecture, build
 from deadweight.surgery.log import replay, surgeries
@@ -57,7 +59,7 @@ def save(model: nn.Module | LanguageModel, folder: str | os.PathLike[str], *, ex
     >>> len(dw.load(f"file:{folder}").blocks)
     5
     """
-    module = model if isinstance(model, nn.Module) else model.model
+    module = unwrapped(model if isinstance(model, nn.Module) else model.model)
     tokenizer = None if isinstance(model, nn.Module) else model.tokenizer
     target = check_target(folder)
     with _replacing(target) as fresh:
@@ -99,6 +101,8 @@ def load_saved(
             expected="none: a saved model keeps the options it was built with",
         )
     fresh = model if model is not None else _built(manifest, folder)
+    if manifest.get("paths"):
+        remember_paths(fresh, manifest["paths"])
     fresh = replay(fresh, manifest["surgeries"])
     if pretrained is not False:
         _fill(fresh, _tensors(folder, manifest["aliases"]), folder)
@@ -146,6 +150,7 @@ def _write(module: nn.Module, tokenizer: Any, folder: Path, expand: bool) -> Non
         "surgeries": surgeries(module),
         "aliases": aliases_of(state),
         "expanded": expand,
+        "paths": remembered_paths(module),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     (folder / CARD).write_text(card(module, manifest, expanded=expand), encoding="utf-8")

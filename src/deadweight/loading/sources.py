@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from deadweight.anatomy import anatomy
+from deadweight.anatomy.paths import parse_paths
 from deadweight.errors import SourceError
 from deadweight.loading.own import load_own
 from deadweight.loading.saved import load_saved
@@ -23,7 +25,8 @@ from deadweight.models.language import load_gguf
 from deadweight.models.vision import load_torchvision, require_timm, require_torchvision
 from deadweight.registry import Registry, did_you_mean
 from deadweight.signatures import typed_options
-from deadweight.source import MODEL_OPTIONS, Source, parse_source
+from deadweight.source import Source, parse_source
+from deadweight.source_options import MODEL_OPTIONS
 
 Loader = Callable[..., nn.Module]
 
@@ -64,6 +67,13 @@ def model_options(source: Source) -> dict[str, Any]:
         return {}
     factory = _FACTORIES.get(source.scheme)
     return typed_options(source, own, factory(source) if factory else {})
+
+
+def describe_by_paths(model: nn.Module, source: Source, kind: str | None = None) -> None:
+    """Keep the paths that ``?paths=`` gives on the model, once they are seen to lead somewhere."""
+    if "paths" in source.options:
+        paths = parse_paths(source.options["paths"])
+        anatomy(model, paths={**({} if kind is None else {"kind": kind}), **paths})
 
 
 def _timm(source: Source) -> dict[str, tuple[Any, ...]]:

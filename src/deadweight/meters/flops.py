@@ -22,6 +22,7 @@ from deadweight.errors import InputError
 from deadweight.meters.operations import packed_numbers
 from deadweight.meters.products import Products
 from deadweight.models.meta import on_meta
+from deadweight.models.unwrap import unwrapped
 from deadweight.notebook import table_html
 
 if TYPE_CHECKING:
@@ -229,6 +230,7 @@ def _calls_above(model: nn.Module, path: str, calls: Counter[nn.Module]) -> int:
 
 
 def _unique_mlps(model: nn.Module) -> int | None:
+    model = unwrapped(model)
     try:
         blocks = anatomy(model).blocks
     except InputError:

@@ -18,7 +18,8 @@ from deadweight.errors import InputError, SourceError
 from deadweight.models.hub_processor import saved_processor, usual_processor
 from deadweight.models.input_shape import input_shape
 from deadweight.models.provenance import origin
-from deadweight.source import PICTURE_OPTIONS, Source, parse_source
+from deadweight.source import Source, parse_source
+from deadweight.source_options import PICTURE_OPTIONS
 
 Settings = dict[str, Any]
 

@@ -281,21 +281,21 @@ class DepthProfile:
         if isinstance(probe, HeadProbe):
             return self._of_head(probe, kind)
         replicates, items = self._replicates(name), self._items(name, kind)
+        column = np.full(self.rows, np.nan)
         if replicates is not None:
-            return replicates[0]
-        if items is None:
-            return np.full(self.rows, np.nan)
-        counted = ~np.isnan(items)
-        sums, counts = np.where(counted, items, 0.0).sum(1), counted.sum(1)
-        return np.divide(sums, counts, out=np.full(self.rows, np.nan), where=counts > 0)
+            column[:] = replicates[0]
+        elif items is not None:
+            counted = ~np.isnan(items)
+            np.divide(np.where(counted, items, 0.0).sum(1), counted.sum(1), out=column, where=counted.any(1))
+        return column
 
     def _interval(
         self, name: str, kind: str, level: float
     ) -> tuple[Floats, Floats, Floats, npt.NDArray[np.int64]] | None:
         """(rows,) value, low, high and number of items of a column that is a mean over items; None for any other."""
-        replicates = self._replicates(name)
-        if replicates is not None:
-            n = self.images.counts[PROBES.get(name).names[0]][0].astype(np.int64)
+        probe, replicates = PROBES.get(name), self._replicates(name)
+        if isinstance(probe, ImageProbe) and replicates is not None:
+            n = self.images.counts[probe.names[0]][0].astype(np.int64)
             return replicates[0], *student_interval(replicates, n, level), n
         items = self._items(name, kind)
         if items is None:

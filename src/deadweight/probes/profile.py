@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deadweight.anatomy import Anatomy
 from deadweight.anatomy import anatomy as find_anatomy
+from deadweight.data.batches import check_loader, inputs_and_labels
 from deadweight.errors import InputError
 from deadweight.probes.blas import one_blas_thread
 from deadweight.probes.depth_profile import DepthProfile
@@ -51,9 +52,9 @@ def profile(
         A module of a known family, or for any other ``dw.anatomy(model, paths=…)``. It runs in eval mode without
         gradients and is left as it was found.
     batches:
-        Yields ``(inputs,)``, ``(inputs, labels)`` or ``(inputs, labels, ids)``, or bare inputs: a tensor whose first
-        dimension is the batch, or a mapping of such tensors (Hugging Face models). Labels are integers, or None. Of
-        texts, padding by their ``attention_mask`` does not count, on whichever side it is.
+        Yields ``(inputs,)``, ``(inputs, labels)`` or ``(inputs, labels, ids)``, ``{"image": …, "label": …}``, or bare
+        inputs: a tensor whose first dimension is the batch, or a mapping of such tensors (Hugging Face models). Labels
+        are integers, or None. Of texts, padding by their ``attention_mask`` does not count, on whichever side it is.
     probes:
         ``"all"`` or names from ``deadweight list probes``.
     device:
@@ -81,6 +82,7 @@ def profile(
     >>> list(found.table().columns), len(found.table())
     (['layer', 'influence'], 8)
     """
+    check_loader(batches)
     anatomy = model if isinstance(model, Anatomy) else find_anatomy(model)
     names = chosen(probes)
     found = [PROBES.get(name) for name in names]
@@ -164,7 +166,9 @@ class _States:
 
 def _unpacked(batch: Any, index: int) -> tuple[Inputs, Labels | None, Any]:
     """(inputs, labels, ids) of what `batches` yielded."""
-    parts = [batch] if isinstance(batch, (Tensor, Mapping)) else list(batch)
+    if isinstance(batch, Mapping):
+        batch = inputs_and_labels(batch)
+    parts = [batch] if isinstance(batch, Tensor) else list(batch)
     if not 1 <= len(parts) <= 3 or not isinstance(parts[0], (Tensor, Mapping)):
         raise InputError(
             f"batch {index} is a {type(batch).__name__} of {len(parts)} parts",

@@ -12,7 +12,8 @@ from deadweight.own_code import call
 from deadweight.prompting.embedded_tasks import TASKS
 from deadweight.prompting.public_tasks import PUBLIC
 from deadweight.prompting.tasks import Task, items_of
-from deadweight.source import TASK_OPTIONS, Source, check_options, parse_source
+from deadweight.source import Source, check_options, parse_source
+from deadweight.source_options import TASK_OPTIONS
 
 PAIRS = (("premise", "hypothesis"), ("first", "second"))
 TEMPLATES: Mapping[tuple[str, ...], str] = {

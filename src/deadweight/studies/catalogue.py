@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from deadweight.errors import InputError
 from deadweight.registry import did_you_mean
-from deadweight.source import FACTORY, MODEL_OPTIONS
+from deadweight.source_options import FACTORY, MODEL_OPTIONS
 
 Rows = list[tuple[str, str]]
 

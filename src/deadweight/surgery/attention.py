@@ -14,6 +14,7 @@ from deadweight.anatomy import Block, anatomy
 from deadweight.attention import MECHANISMS, Mechanism, mechanism, pool_heads
 from deadweight.attention.base import Projected
 from deadweight.errors import InputError, SurgeryError
+from deadweight.models.unwrap import unwrapped
 from deadweight.surgery import hosted_attention as hosted
 from deadweight.surgery.log import copy_unless_inplace, record
 
@@ -80,6 +81,7 @@ def swap_attention(model: Module, name: str, *, inplace: bool = False, **options
     torch.Size([2, 10])
     """
     build = MECHANISMS.get(name)
+    model = unwrapped(model)
     parts = anatomy(model)
     causal = parts.kind == "causal_lm"
     if parts.family in hosted.FAMILIES:

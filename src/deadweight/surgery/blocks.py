@@ -11,6 +11,7 @@ from torch import nn
 
 from deadweight.anatomy import Block, anatomy
 from deadweight.errors import SurgeryError
+from deadweight.models.unwrap import unwrapped
 from deadweight.surgery.calibration import calibration
 from deadweight.surgery.depth_bound import PLACE, check_place, check_runs, check_runs_still
 from deadweight.surgery.groups import block_index
@@ -57,6 +58,7 @@ def drop_blocks(
     >>> len(dw.drop_blocks(dw.load("embedded:digits-vit"), [2, 4]).blocks)
     4
     """
+    model = unwrapped(model)
     parts = anatomy(model)
     blocks, depth = parts.blocks, parts.depth
     wanted = [indices] if isinstance(indices, int) else [int(index) for index in indices]

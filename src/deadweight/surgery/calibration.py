@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deadweight.data.batches import check_loader, inputs_and_labels
 from deadweight.errors import InputError
-
-_LABELS = ("labels", "label")
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,7 @@ def calibration(model: nn.Module, batches: Iterable[Any] | None, what: str) -> l
             expected="calibration inputs: batches=[images, …], no labels needed",
             cure="a few dozen images, or sequences with several times as many tokens as an MLP has units",
         )
+    check_loader(batches, whole=True)
     if isinstance(batches, Tensor):
         batches = [batches]
     ready = [_ready(model, batch, number) for number, batch in enumerate(batches)]
@@ -138,6 +138,8 @@ def _ready(model: nn.Module, batch: Any, number: int) -> Inputs:
     given: Any = batch
     while isinstance(given, (tuple, list)) and given:
         given = given[0]
+    if isinstance(given, Mapping):
+        given, _ = inputs_and_labels(given)
     weight = next(model.parameters(), torch.empty(0))
 
     def moved(value: Any) -> Any:
@@ -149,7 +151,7 @@ def _ready(model: nn.Module, batch: Any, number: int) -> Inputs:
     if isinstance(given, Tensor):
         found = Inputs((moved(given),), extra)
     elif isinstance(given, Mapping):
-        named = {str(name): moved(value) for name, value in given.items() if name not in _LABELS}
+        named = {str(name): moved(value) for name, value in given.items()}
         found = Inputs((), {**extra, **named})
     else:
         found = Inputs((), {})

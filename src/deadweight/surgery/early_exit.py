@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from deadweight.anatomy import anatomy
 from deadweight.errors import InputError, SurgeryError
 from deadweight.evaluation import logits_of
+from deadweight.models.unwrap import unwrapped
 from deadweight.surgery.blocks import drop_blocks
 from deadweight.surgery.calibration import calibration, evaluating
 from deadweight.surgery.log import copy_unless_inplace, record, surgeries
@@ -65,6 +66,7 @@ def early_exit(
     >>> len(short.blocks), short(images[:2]).shape
     (3, torch.Size([2, 4]))
     """
+    model = unwrapped(model)
     parts = anatomy(model)
     name = _head_name(model)
     if not 1 <= layer <= parts.depth:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from deadweight.models.unwrap import unwrapped
 from deadweight.registry import Registry
 from deadweight.surgery.architecture import remember
 from deadweight.surgery.masks import copied, make_permanent
@@ -45,8 +46,10 @@ def surgeries(model: nn.Module) -> list[dict[str, Any]]:
 def copy_unless_inplace(model: Module, inplace: bool) -> Module:
     """The module a surgery works on: `model` itself, or a deep copy that shares nothing with it.
 
-    Pruning masks are made permanent in it, with a warning.
+    Of one inside DataParallel, DistributedDataParallel or torch.compile it is the one inside. Pruning masks are made
+    permanent in it, with a warning.
     """
+    model = unwrapped(model)
     remember(model)
     model = model if inplace else copied(model)
     make_permanent(model)

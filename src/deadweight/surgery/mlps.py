@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deadweight.anatomy import Block, MlpPaths, anatomy
 from deadweight.anatomy.parts import MlpOfBlock
 from deadweight.errors import InputError, SurgeryError
+from deadweight.models.unwrap import unwrapped
 from deadweight.registry import did_you_mean
 from deadweight.surgery.calibration import calibration, require_numbers
 from deadweight.surgery.groups import Groups, groups_of
@@ -85,6 +86,7 @@ def group_mlps(
     True
     """
     wanted = _check_options(parts, merge, scale, refit)
+    model = unwrapped(model)
     blocks = anatomy(model).blocks
     groups = groups_of(len(blocks), size, pattern)
     _check_groups(blocks, groups, wanted, inside=scale != 1 or merge in NEEDS_LAYERS or refit is not None)
@@ -189,6 +191,7 @@ def shallow_mlps(
     >>> dw.shallow_mlps(dw.load("embedded:digits-vit"), 0.5).blocks[0].mlp.fc1.out_features
     128
     """
+    model = unwrapped(model)
     blocks = anatomy(model).blocks
     shares = _shares(keep, blocks)
     if by not in CHOICES:

@@ -10,6 +10,7 @@ from torch import nn
 
 from deadweight.anatomy import anatomy
 from deadweight.errors import InputError, SurgeryError
+from deadweight.models.unwrap import unwrapped
 from deadweight.surgery.log import copy_unless_inplace, record
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -30,6 +31,7 @@ def scale_positions(model: Module, factor: float, *, inplace: bool = False) -> M
     """
     if not math.isfinite(factor):
         raise InputError(f"factor {factor}", expected="a finite number")
+    model = unwrapped(model)
     parts = anatomy(model)
     if parts.positions is None:
         raise SurgeryError(

@@ -201,7 +201,7 @@ def _useful(record: Record, found: UsefulDepth, margin: float) -> Effect:
 
 
 def _described(row: Json, result: Json) -> Estimate:
-    """A mean over images, as `DepthProfile.intervals` has it; records without a rule hold percentiles: they cover less."""
+    """A mean over images, as `DepthProfile.intervals` has it; records without a rule hold percentiles."""
     n = int(row["n"])
     if row["low"] is None:
         return Estimate(row["value"], None, None, n, None, 0.0, f"no interval: {n} images are too few")
