@@ -60,10 +60,10 @@ class SideBySide(Derived):
         useful = {pair.effect.evidence[0]: int(pair.effect.estimate.value) for pair in settled}
         caption = (
             "Boundaries of the phases are layers; in brackets where the middle 95 % of bootstrap replicates over "
-            "images put them, which promises no coverage. Useful depth: blocks after which a readout is within the margin "
-            "of the last, at every later block too. Onset: from there on tokens only lose their own content while the "
-            "readout gains nothing. Regime: by ISI after the last block, below 0.002 communication collapse, above "
-            "0.018 chaotic diffusion, between them controlled consensus (thresholds ours)."
+            "images put them, which promises no coverage. Useful depth: blocks after which a readout is within the "
+            "margin of the last, at every later block too. Onset: from there on tokens only lose their own content "
+            "while the readout gains nothing. Regime: by ISI after the last block, below 0.002 communication "
+            "collapse, above 0.018 chaotic diffusion, between them controlled consensus (thresholds ours)."
         )
         rows = [_row(record, useful.get(record.key)) for record in profiles]
         return [Table("Models side by side", pd.DataFrame(rows), caption)] if rows else []
