@@ -40,10 +40,12 @@ def quantity(value: Any, unit: str = "", *, signed: bool = False) -> str:
 
     >>> quantity(0.0034, "accuracy"), quantity(1234567, "bytes"), quantity(None, "J")
     ('0.34 points', '1,234,567 bytes', 'not measured')
+    >>> quantity(-6e-7, "accuracy")  # nobody reads less than a hundredth of a point
+    '0 points'
     """
     if value is None or (isinstance(value, Real) and math.isnan(float(value))):
         return "not measured"
-    shown, word = in_unit(value, unit)
+    shown, word = _read(value, unit)
     sign = "+" if signed and shown > 0 else ""
     if word == "points" and abs(shown) == 1:
         word = "point"
@@ -52,7 +54,7 @@ def quantity(value: Any, unit: str = "", *, signed: bool = False) -> str:
 
 def interval(low: Any, high: Any, unit: str = "", *, joint: str = " to ") -> str:
     """``low to high unit``."""
-    return f"{_plain(in_unit(low, unit)[0])}{joint}{quantity(high, unit)}"
+    return f"{_plain(_read(low, unit)[0])}{joint}{quantity(high, unit)}"
 
 
 def in_unit(value: Any, unit: str) -> tuple[Any, str]:
@@ -60,6 +62,12 @@ def in_unit(value: Any, unit: str) -> tuple[Any, str]:
     if unit in _HUNDREDTHS and isinstance(value, Real):
         return 100 * float(value), _HUNDREDTHS[unit]
     return value, unit
+
+
+def _read(value: Any, unit: str) -> tuple[Any, str]:
+    """As `in_unit`, to the second decimal where the unit is a hundredth."""
+    shown, word = in_unit(value, unit)
+    return (round(shown, 2) + 0.0 if unit in _HUNDREDTHS and isinstance(shown, float) else shown), word
 
 
 def _plain(value: Any) -> str:
