@@ -63,10 +63,11 @@ def run(
 
 def _section(context: Any, section: Section, plan: Plan, limit: float, told: Any) -> None:
     """Start it, take its rows as they come, end it at `limit`."""
-    began, rows = time.monotonic(), list[Row]()
+    rows: list[Row] = []
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(section, plan, theirs))
-    process.start()
+    process.start()  # the first one waits for what is imported ahead, which is no section's time
+    began = time.monotonic()
     theirs.close()
     status, reason = LATE, f"ended after {limit:g} s; what it had told by then is kept"
     try:
