@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deadweight.meters import EnergyMeter, Reading
+from deadweight.meters import EnergyMeter, Reading, rapl
 from deadweight.meters import energy as energy_module
-from deadweight.meters import rapl
 from deadweight.meters.rapl import rapl_devices
 
 
