@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import warnings
 from collections import Counter
@@ -31,6 +32,16 @@ original with a block skipped or with units silenced. `benchmarks/families.py` w
 *right*: the numbers agree. *refused*: an error with the reason, before work starts. *n/a*: there is nothing to hold it
 against. A number in brackets leads to the reason, below.
 """
+_SHORTER = (  # one reason for what differs in names alone
+    (
+        r"^no adapter knows the parts of a .*",
+        "no adapter knows its parts: give their paths, `dw.anatomy(model, paths=…)`",
+    ),
+    (r"^block \d+ \([\w.]+\)(:| has) ", ""),
+    (r"^blocks \d+ and \d+ cannot share an MLP: .*", "neighbours have MLPs of different kinds or widths"),
+    (r"^\w+ does not run without block \d+: ", "it does not run without the block: "),
+    (r"^block \d+ cannot be dropped: ", ""),
+)
 
 
 def look(family: Family) -> dict[str, Found] | str:
@@ -61,7 +72,7 @@ def page(rows: Sequence[tuple[Family, dict[str, Found] | str]]) -> str:
                 parts.append(f"| {family.name} | {' | '.join(_cell(cells[verb], reasons) for verb in verbs)} |")
         words = Counter(cell.word for _, cells in own if not isinstance(cells, str) for cell in cells.values())
         parts.append(f"\n{', '.join(f'{count} {word}' for word, count in words.most_common())}.")
-        missing = [f"{family.name} ({cells})" for family, cells in own if isinstance(cells, str)]
+        missing = [f"{family.name} ({cells[:100]})" for family, cells in own if isinstance(cells, str)]
         if missing:
             parts.append(f"\nNot tried, because no tiny model of them runs: {_plain('; '.join(missing))}.")
     parts.append("\n## Reasons\n")
@@ -72,11 +83,14 @@ def page(rows: Sequence[tuple[Family, dict[str, Found] | str]]) -> str:
 def _cell(found: Found, reasons: dict[str, int]) -> str:
     if not found.why:
         return found.word
-    return f"{found.word} [{reasons.setdefault(found.why, len(reasons) + 1)}]"
+    why = found.why
+    for wordy, short in _SHORTER:
+        why = re.sub(wordy, short, why)
+    return f"{found.word} [{reasons.setdefault(why, len(reasons) + 1)}]"
 
 
 def _plain(text: str) -> str:
-    return text.replace("|", "/").replace("<", "(").replace(">", ")").replace("`", "'")
+    return text.replace("|", "/").replace("<", "(").replace(">", ")")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -62,24 +62,58 @@ VISION = (
     "mobilevit", "pixio", "poolformer", "pvt_v2", "swin", "swinv2", "vit", "vit_msn", "vitdet",
 )  # fmt: skip
 _STAGES = {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "num_labels": 4}
-_OWN: dict[str, dict[str, Any]] = {  # families whose sizes are of another shape
+_USUAL = {
+    **_WORDS, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}  # fmt: skip
+_EXPERTS = {"moe_intermediate_size": 16, "num_experts_per_tok": 2}
+_MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+_OWN: dict[str, dict[str, Any]] = {  # families whose sizes are of another shape: these instead of those above
     "gpt_neo": {
         **_WORDS, "hidden_size": 32, "num_layers": 4, "num_heads": 4, "window_size": 16,
         "attention_types": [[["global", "local"], 2]],
     },
     "gemma3n_text": {
-        **_WORDS, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "num_kv_shared_layers": 0, "head_dim": 8, "sliding_window": 8, "laurel_rank": 4,
+        **_USUAL, "num_kv_shared_layers": 0, "head_dim": 8, "sliding_window": 8, "laurel_rank": 4,
         "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 64, "altup_num_inputs": 2,
         "layer_types": ["sliding_attention", "full_attention"] * 2, "activation_sparsity_pattern": [0.0] * 4,
+    },
+    "mamba2": {
+        **_WORDS, "hidden_size": 32, "num_hidden_layers": 4, "num_heads": 8, "head_dim": 8, "expand": 2,
+        "state_size": 8, "n_groups": 1,
+    },
+    "falcon_h1": {**_USUAL, **_MAMBA, "mamba_d_ssm": 64},
+    "zamba2": {
+        **_USUAL, "layers_block_type": ["mamba", "hybrid"] * 2, "mamba_d_state": 8, "mamba_ngroups": 1,
+        "n_mamba_heads": 8, "mamba_headdim": 8, "num_mem_blocks": 1,
+    },
+    "lfm2_moe": {
+        **_USUAL, **_EXPERTS, "layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1, "num_experts": 4,
+    },
+    "dots1": {
+        **_USUAL, **_EXPERTS, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "n_shared_experts": 1,
+        "first_k_dense_replace": 1,
+    },
+    "reformer": {
+        **_WORDS, "is_decoder": True, "hidden_size": 32, "num_attention_heads": 4, "attention_head_size": 8,
+        "feed_forward_size": 64, "axial_pos_embds": False, "attn_layers": ["local", "local"],
+        "local_attn_chunk_length": 8,
     },
     "swin": {**_STAGES, "window_size": 4},
     "swinv2": {**_STAGES, "window_size": 4},
     "hiera": {
         "image_size": [32, 32], "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "num_labels": 4,
     },
-    "pvt_v2": {"image_size": 32, "hidden_sizes": [16, 32, 32, 64], "depths": [1, 1, 1, 1], "num_labels": 4},
+    "pvt_v2": {
+        "image_size": 32, "hidden_sizes": [8, 16, 32, 32], "depths": [1, 1, 1, 1],
+        "num_attention_heads": [1, 2, 4, 4], "num_labels": 4,
+    },
 }  # fmt: skip
+_ALSO: dict[str, dict[str, Any]] = {  # hybrids, every other of whose layers is to attend
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
+    "kimi_linear": {"layer_types": ["linear_attention", "full_attention"] * 2},
+    "bailing_hybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
+}
 
 
 @dataclass(frozen=True)
@@ -123,12 +157,11 @@ def _families(mapping: Any, kind: str, sizes: dict[str, Any]) -> Iterator[Family
 
 def _built(config: Any, model: Any, sizes: dict[str, Any]) -> nn.Module:
     known = set(inspect.signature(config.__init__).parameters) | set(config().to_dict())
-    asked = _OWN.get(config.model_type) or {name: value for name, value in sizes.items() if name in known}
+    asked = dict(_OWN.get(config.model_type) or {name: value for name, value in sizes.items() if name in known})
     if "qk_rope_head_dim" in known:  # latent attention: its heads have parts, and keys of their own
         asked.pop("head_dim", None)
         asked["num_key_value_heads"] = 4
-    if config.model_type == "granitemoehybrid":
-        asked["layer_types"] = ["mamba", "attention"] * 2
+    asked |= _ALSO.get(config.model_type, {})
     shape = config(**asked)
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in model(shape).parameters())

@@ -160,6 +160,22 @@ def test_learned_queries_attend():
     assert counts.macs_attention == 2 * 2 * 3 * 6 * (4 + 4)
 
 
+class Hashes(nn.Module):
+    """Attention by a hash: its rotations are drawn, not learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("rotations", torch.randn(8, 3))
+
+    def forward(self, x_BTD):
+        return x_BTD @ self.rotations
+
+
+def test_fixed_numbers_are_no_weights():
+    counts = count(Hashes(), torch.randn(2, 6, 8))
+    assert (counts.macs_linear, counts.executed) == (0, 2 * 6 * 8 * 3)
+
+
 class Remembers(nn.Module):
     """Keys kept in a buffer are activations all the same."""
 

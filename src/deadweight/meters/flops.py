@@ -37,7 +37,7 @@ class Counts:
     executed_parameters: summed over module calls, so that a shared module counts once per call.
     active_parameters:   the same, and of a bank of experts as many as the router sends one token to.
     unique_mlps:         distinct MLPs by the weight that writes back; None where no adapter knows the parts.
-    macs_linear:         products with the model's own numbers: linear, convolution and recurrent layers, experts.
+    macs_linear:         products with weights: linear, convolution and recurrent layers, experts.
     necessary:           attention products (activation by activation) over unmasked query-key pairs.
     executed:            what the attention products do as called: a dense mask is multiplied through and thrown
                          away, a fused causal kernel skips the pairs above the diagonal (up to its block's edge).

@@ -28,9 +28,11 @@ from deadweight.meters.operations import (
 aten = torch.ops.aten
 # An additive mask this low leaves exp() nothing in any floating type.
 MASKED = -1e4
-# What a tensor that no input had a part in is made of: fixed numbers alone (a mask, a rounded weight), parameters, or a
-# product of such, which is a weight to a linear layer (W + BA) and a query to attention (learned queries).
+# What a tensor that no input had a part in is made of: fixed numbers alone (a mask, the rotations of a hash), weights
+# (parameters, and buffers in types that weights are packed in), or a product of such, which is a weight to a linear
+# layer (W + BA) and a query to attention (learned queries).
 _FIXED, _LEARNED, _MADE = 0, 1, 2
+_PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.float8_e4m3fn, torch.float8_e5m2)
 _LOOKUPS = {"aten::index", "aten::index_select"}
 _MASKING = {aten.add.Tensor, aten.add_.Tensor, aten.masked_fill.Scalar, aten.masked_fill_.Scalar,
             aten.masked_fill.Tensor, aten.where.self, aten.where.ScalarOther}  # fmt: skip
@@ -43,8 +45,8 @@ class Unknown(RuntimeError):
 class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes untyped
     """Counts while active.
 
-    linear:    MACs of products with the model's own numbers: parameters, buffers, and whatever is made of these alone
-               (a weight under a mask, a low-rank sum, the matrices of the experts a token is sent to).
+    linear:    MACs of products with weights: parameters, buffers of packed numbers, and whatever is made of these and
+               no input (a weight under a mask, a low-rank sum, the matrices of the experts a token is sent to).
     necessary: MACs of products of activations, over unmasked pairs.
     executed:  the same over the pairs that are multiplied.
     uncounted: names of operations that were run and of which nothing is known.
@@ -62,10 +64,11 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self._seen: set[int] = set()
         self._inside_fused = False
         self._scores: tuple[int, int, float] | None = None  # numel, MACs and kept share of the last scores
-        for tensors, kind in ((buffers, _FIXED), (parameters, _LEARNED)):
-            for tensor in tensors:
-                for part in _parts(tensor):
-                    self._keep(part, kind)
+        for buffer in buffers:
+            self._keep(buffer, _LEARNED if buffer.dtype in _PACKED else _FIXED)
+        for parameter in parameters:
+            for part in _parts(parameter):
+                self._keep(part, _LEARNED)
 
     def touched(self, parameter: Tensor) -> bool:
         """Whether any operation read the parameter."""
@@ -145,7 +148,8 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
 
     def _product(self, left: Tensor, right: Tensor, macs: int) -> None:
         matrices = left.dim() <= 2 and right.dim() <= 2
-        if any(kind is not None and (kind != _MADE or matrices) for kind in map(self._kind, (left, right))):
+        kinds = (self._kind(left), self._kind(right))
+        if _LEARNED in kinds or (_MADE in kinds and matrices):
             self.linear += macs
             return
         self.executed += macs
