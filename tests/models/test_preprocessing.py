@@ -14,6 +14,7 @@ from torch import nn
 
 import deadweight as dw
 from deadweight.errors import InputError, SourceError
+from deadweight.models import set_origin
 from deadweight.models.preprocessing import keep_settings, settings_of
 from deadweight.models.transform import GuessedPreprocessing, preparation
 
@@ -167,6 +168,17 @@ def test_what_nothing_states_is_guessed_and_said(tmp_path, picture):
         dw.transform(timm.create_model("test_vit"))
     with pytest.warns(GuessedPreprocessing, match="nothing says how"):
         dw.transform(nn.Sequential(nn.Conv2d(3, 8, 16, 16)))
+
+
+def test_what_a_checkpoint_states_is_no_guess(picture):
+    other = timm.create_model("test_vit", pretrained_cfg_overlay={"crop_pct": 0.5, "mean": [0.1, 0.2, 0.3]})
+    plain = timm.create_model("test_vit")
+    for model in (other, plain):
+        set_origin(model, "timm:test_vit?checkpoint=best.pth.tar")
+    theirs = create_transform(**resolve_model_data_config(other), is_training=False)
+    assert torch.equal(dw.transform(other)(picture), theirs(picture))
+    with pytest.warns(GuessedPreprocessing, match="not for these weights"):
+        dw.transform(plain)
 
 
 def test_what_somebody_states_is_no_guess(tmp_path):

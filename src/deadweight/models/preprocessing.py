@@ -192,9 +192,24 @@ def _timms(model: nn.Module, source: Source | None) -> tuple[Settings, str]:
     if len(config["mean"]) != channels:
         return _plain(model), f"timm states them for {len(config['mean'])} channels and the model takes {channels}"
     guess = ""
-    if source is None or "checkpoint" in source.options:
+    others = source is None or source.scheme == "checkpoint" or "checkpoint" in source.options
+    if others and not _stated_with_the_weights(model):
         guess = "they are what timm states for the architecture, not for these weights"
     return json.loads(json.dumps(config)) | {"library": "timm"}, guess
+
+
+def _stated_with_the_weights(model: nn.Module) -> bool:
+    """Whether the configuration says other things than timm's own for the architecture: a checkpoint's, for example."""
+    from timm.models import get_pretrained_cfg
+
+    own: Any = model.pretrained_cfg
+    name = ".".join(str(own[part]) for part in ("architecture", "tag") if own.get(part))
+    try:
+        usual: Any = get_pretrained_cfg(name)
+    except RuntimeError:  # a tag that timm does not know
+        return False
+    names = ("mean", "std", "crop_pct", "interpolation")
+    return usual is not None and any(json.dumps(own.get(name)) != json.dumps(getattr(usual, name)) for name in names)
 
 
 def _torchvisions(name: str, model: nn.Module) -> tuple[Settings, str]:
