@@ -41,7 +41,16 @@ FACTORY: Mapping[str, str] = {
 }
 # python: is not here: what its function takes is known once it is imported.
 _CLASSES = {"classes": "NAME,NAME …: the classes in the order of the model's outputs; none: they are not a model's"}
-IMAGE_OPTIONS: Mapping[str, Mapping[str, str]] = {"embedded": _CLASSES, "folder": _CLASSES, "hf": _CLASSES}
+_FOLDERS = {
+    "train": "FOLDER of the part to train on; . where all folders are classes",
+    "validation": "FOLDER of the part held out",
+    "bits": "9 to 16: of grey pictures stored in 16 bits, where the file does not say it",
+}
+IMAGE_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "embedded": _CLASSES,
+    "folder": {**_CLASSES, **_FOLDERS},
+    "hf": _CLASSES,
+}
 TEXT_OPTIONS: Mapping[str, Mapping[str, str]] = {"embedded": {}, "text": {}, "hf": {}}
 _COLUMNS = {
     "text": "COLUMN with the text; or premise=, hypothesis=, or first=, second= where an item has two texts",
