@@ -152,6 +152,26 @@ def test_depth_alone_still_trains_the_model_it_looks_at():
     assert planned.cells[1].needs == (planned.cells[0].key,)
 
 
+@pytest.mark.parametrize(
+    ("named", "studies", "left_out"),
+    [
+        ((), {"mlp", "depth", "icl", "attention"}, []),
+        (("vision", "images"), {"mlp", "depth"}, ["icl", "attention"]),
+        (("language", "tasks"), {"mlp", "icl"}, ["depth", "attention"]),
+        (("vision", "images", "language", "tasks"), {"mlp", "depth", "icl"}, ["attention"]),
+    ],
+    ids=["nothing", "pictures", "texts", "both"],
+)
+def test_what_is_named_is_what_is_examined(own, named, studies, left_out):
+    options = {name: value for name, value in _options(own).items() if name in named}
+    planned = plan(build_study("audit", options))
+    assert {cell.study for cell in planned.cells} == studies
+    assert [study for study, _ in planned.skipped] == left_out
+    assert all(f"--studies {study}" in reason for study, reason in planned.skipped)
+    if named == ("language", "tasks"):  # nothing is trained for somebody who brought a language model
+        assert {cell.kind for cell in planned.cells if cell.study == "mlp"} == {"cut-language"}
+
+
 @pytest.mark.parametrize("name", sorted(name for name in packaged_studies() if name.startswith("mini")))
 def test_every_packaged_study_can_be_planned(name):
     assert plan(load_study(name)).cells

@@ -21,6 +21,14 @@ from deadweight.studies.mlp.cut_language import CutLanguage
 from deadweight.studies.mlp.study import MlpStudy
 
 _LANGUAGE = f"embedded:{SMOLLM2}"
+_IMAGES = "embedded:digits"
+_ALL = ("mlp", "depth", "icl", "attention")
+_LEFT_OUT = {
+    "mlp": "no vision model or images were named; --studies mlp adds it, on small ViTs that are trained",
+    "depth": "no vision model or images were named; --studies depth adds it, on a small ViT that is trained",
+    "icl": "no language model or tasks were named; --studies icl adds it, on SmolLM2-135M and embedded tasks",
+    "attention": "it looks at no model that was named; --studies attention adds it",
+}
 _TRAINED = "the baseline of the mlp study"  # stands for its key until the cells are planned
 
 
@@ -30,16 +38,29 @@ class AuditStudy(Study):
     kind: ClassVar[str] = "audit"
 
     vision: str | None = Field(default=None, description="a vision model to examine; without it small ViTs are trained")
-    images: str = Field(default="embedded:digits", description="labelled images")
+    images: str = Field(default=_IMAGES, description="labelled images")
     language: str = Field(default=_LANGUAGE, description="a causal language model to examine")
     tasks: tuple[str, ...] = Field(default=(), description="classification tasks; default: the embedded ones")
 
-    studies: tuple[Literal["mlp", "depth", "icl", "attention"], ...] = Field(
-        default=("mlp", "depth", "icl", "attention"), min_length=1, description="which of the four to run"
+    studies: tuple[Literal["mlp", "depth", "icl", "attention"], ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="which of the four to run; default: those that look at what is named, all four where nothing is",
     )
 
     _skipped: list[tuple[str, str]] = PrivateAttr(default_factory=list)
     _parts: dict[str, Study] = PrivateAttr(default_factory=dict)
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The studies that run: as asked, or those that look at what was named; all four where nothing was."""
+        if self.studies is not None:
+            return self.studies
+        pictures = self.vision is not None or self.images != _IMAGES
+        texts = self.language != _LANGUAGE or bool(self.tasks)
+        if pictures == texts:
+            return ("mlp", "depth", "icl", *(() if pictures else ("attention",)))
+        return ("mlp", "depth") if pictures else ("icl",)
 
     @property
     def title(self) -> str:
@@ -47,12 +68,24 @@ class AuditStudy(Study):
 
     @property
     def subtitle(self) -> str:
-        vision = self.vision or f"a small ViT trained on {self.images}"
-        return f"{vision}; {self.language}; eight attention mechanisms in a small GPT-2"
+        looked_at = {
+            self.vision or f"a small ViT trained on {self.images}": "mlp" in self.chosen or "depth" in self.chosen,
+            self.language: "icl" in self.chosen or self._cuts_language,
+            "eight attention mechanisms in a small GPT-2": "attention" in self.chosen,
+        }
+        return "; ".join(what for what, asked in looked_at.items() if asked)
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        return list(self._skipped)
+        told = [] if self.studies is not None else [(name, _LEFT_OUT[name]) for name in _ALL if name not in self.chosen]
+        if told and self._cuts_language:
+            told = [(name, reason) for name, reason in told if name != "mlp"]
+        return [*self._skipped, *told]
+
+    @property
+    def _cuts_language(self) -> bool:
+        """Whether the MLPs of a language model of one's own are cut: the default's take minutes, and are known."""
+        return self.language != _LANGUAGE and (self.studies is None or "mlp" in self.studies)
 
     def _common(self) -> dict[str, Any]:
         names = ("seed", "limit", "device", "dtype", "margin")
@@ -76,21 +109,22 @@ class AuditStudy(Study):
         parts = self.parts()
         self._skipped.clear()
         plan: dict[str, list[Cell]] = {}
-        if "mlp" in self.studies or ("depth" in self.studies and self.vision is None):
+        chosen = self.chosen
+        if "mlp" in chosen or ("depth" in chosen and self.vision is None):
             plan["mlp"] = parts["mlp"].cells()
-        if "depth" in self.studies:
+        if "depth" in chosen:
             if self.vision is None:
                 trained = next(c for c in plan["mlp"] if c.kind == "train" and c.params["variant"] == "baseline")
                 parts["depth"] = _sized(parts["depth"], model_cell=trained.key)
-                if "mlp" not in self.studies:
+                if "mlp" not in chosen:
                     plan["mlp"] = [trained]
             plan["depth"] = parts["depth"].cells()
-        if "mlp" in self.studies and self.language != _LANGUAGE:  # one's own: the default takes minutes, and is known
+        if self._cuts_language:
             own = _sized(MlpStudy(language=self.language), **self._common())
-            plan["mlp"] += CutLanguage().cells(own, None)
-        if "icl" in self.studies:
+            plan["mlp"] = [*plan.get("mlp", []), *CutLanguage().cells(own, None)]
+        if "icl" in chosen:
             plan["icl"] = self._language_cells(parts["icl"])
-        if "attention" in self.studies:
+        if "attention" in chosen:
             plan["attention"] = parts["attention"].cells()
         return [cell for cells in plan.values() for cell in cells]
 
