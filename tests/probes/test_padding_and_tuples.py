@@ -56,9 +56,7 @@ def test_a_text_with_a_hole_is_left_as_it_is():
     model, whole = FAMILIES["learned positions"]().eval(), padded("left")
     whole["attention_mask"][2, -3] = 0
     seen = []
-    model.transformer.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(args[0]), with_kwargs=True
-    )
+    model.transformer.register_forward_pre_hook(lambda module, args, kwargs: seen.append(args[0]), with_kwargs=True)
     profile(model, [(whole,)], probes=["influence"])
     assert torch.equal(seen[0], whole["input_ids"])
 
