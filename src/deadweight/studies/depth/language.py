@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from deadweight.anatomy import anatomy
 from deadweight.data import load_text
@@ -118,7 +119,8 @@ def without_blocks(lm: LanguageModel, text: str, count: int, length: int, bench:
             blocks.append({"block": block + 1, "losses": None})
             continue
         blocks.append({"block": block + 1, "losses": nats_per_token(shorter, held)})
-        refitted = drop_blocks(model, [block], refit="stream", batches=calibration)
+        refitted, remark = _refitted(model, [block], calibration)
+        notes += [remark] if remark and remark not in notes else []
         alone[block] = float(np.mean(nats_per_token(refitted, choosing)))
     orders = {
         "influence": [int(block) for block in np.argsort(influence, kind="stable")],
@@ -129,7 +131,7 @@ def without_blocks(lm: LanguageModel, text: str, count: int, length: int, bench:
         for number in sorted({1, max(1, depth // 10), max(1, depth // 5)}):
             cut = sorted(order[:number])
             bench.note(f"{number} blocks dropped by {choice}", depth / (depth + 1))
-            refitted = drop_blocks(model, cut, refit="stream", batches=calibration)
+            refitted, _ = _refitted(model, cut, calibration)
             drops.append({
                 "choice": choice, "blocks": [block + 1 for block in cut],
                 "plain": nats_per_token(drop_blocks(model, cut), held), "refit": nats_per_token(refitted, held),
@@ -140,6 +142,18 @@ def without_blocks(lm: LanguageModel, text: str, count: int, length: int, bench:
         "table": plain_rows(found.table()),
     }  # fmt: skip
     return Outcome(dict(result), context={"notes": [*notes, *found.notes]})
+
+
+def _refitted(model: nn.Module, blocks: list[int], calibration: list[Tensor]) -> tuple[nn.Module, str]:
+    """Without `blocks`, the rest refitted where it can be, and what is to be said where it cannot.
+
+    A norm between a block's MLP and the stream (Gemma 3, OLMo 2), or experts in place of an MLP, leave nothing that a
+    refit towards the stream could solve for.
+    """
+    try:
+        return drop_blocks(model, blocks, refit="stream", batches=calibration), ""
+    except SurgeryError as problem:
+        return drop_blocks(model, blocks), f"nothing was refitted: {problem.given}"
 
 
 def neighbours(record: Record) -> list[int] | None:
