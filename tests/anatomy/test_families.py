@@ -10,6 +10,7 @@ from torch import nn
 import deadweight as dw
 from deadweight.anatomy import anatomy, stream
 from deadweight.errors import InputError
+from deadweight.models import input_shape
 
 _SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
 _VISION = dict(**_SMALL, image_size=16, patch_size=4)
@@ -192,6 +193,10 @@ def test_hugging_faces_swin_is_looked_at_cut_and_dropped_as_its_code_runs():
     widths = [block.mlp.fc1.out_features for stage in narrow.swin.encoder.layers for block in stage.blocks]
     assert widths == [32, 32, 64]
     assert not torch.equal(narrow(inputs).logits, model(inputs).logits)
+
+
+def test_a_tower_under_a_classifier_takes_pictures_of_its_own_size():
+    assert input_shape(FAMILIES["hf-clip-classifier"][0]()) == (3, 16, 16)
 
 
 def test_a_model_of_two_towers_is_answered_with_how_to_name_one():

@@ -14,7 +14,7 @@ def input_shape(model: nn.Module) -> tuple[int, int, int]:
     embed: Any = getattr(model, "patch_embed", None)
     size: Any = getattr(embed, "img_size", None) or getattr(model, "image_size", None)
     if size is None and config is not None:
-        size = getattr(config, "image_size", None)
+        size = getattr(getattr(config, "vision_config", config), "image_size", None)  # CLIP has two towers
     if size is None:
         size = (getattr(model, "default_cfg", None) or {}).get("input_size", (3, 224, 224))[-2:]
     height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
