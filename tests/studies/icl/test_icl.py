@@ -405,7 +405,7 @@ def test_one_item_that_changes_is_no_certainty(items):
         lambda path: MlpStudy(vision=path, images=path).command,
         lambda path: DepthStudy(vision=path, images=path).command,
         lambda path: IclStudy(language=path, tasks=[path]).command,
-        lambda path: AuditStudy(vision=path, tasks=[path])._command("icl"),
+        lambda path: AuditStudy(images=path, tasks=[path])._command("depth"),
     ],
     ids=["mlp", "depth", "icl", "audit"],
 )
