@@ -161,12 +161,6 @@ def test_a_weight_computed_anew_in_every_call_is_not_narrowed(norm):
         dw.shallow_mlps(model, 0.5)
 
 
-def test_a_wrapper_is_told_to_be_taken_off():
-    with pytest.raises(InputError, match="DataParallel around a LlamaForCausalLM") as refused:
-        dw.anatomy(torch.nn.DataParallel(llama()))
-    assert "model.module" in str(refused.value)
-
-
 def test_a_configuration_with_infinity_and_tuples_is_saved_and_read(tmp_path):
     torch.manual_seed(0)
     config = t.BambaConfig(
