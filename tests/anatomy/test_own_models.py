@@ -16,6 +16,8 @@ from deadweight.anatomy.paths import parse_paths
 from deadweight.cli import main
 from deadweight.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 CODE = """
 import torch

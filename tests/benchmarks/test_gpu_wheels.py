@@ -9,6 +9,8 @@ import gpu_wheels
 import pytest
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.slow
+
 LISTED = re.findall(r"^([\w.-]+)==(\S+)  # ([\d.]+) MB$", gpu_wheels.FOUND.read_text(encoding="utf-8"), re.MULTILINE)
 
 
