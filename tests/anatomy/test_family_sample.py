@@ -6,6 +6,8 @@ from families import look, page
 from family_checks import CHECKS, Found
 from family_zoo import language_families, vision_families
 
+pytestmark = pytest.mark.slow
+
 KINDS = {
     "llama": "rotary, pre-norm, gated",
     "gpt2": "learned positions, plain MLP",

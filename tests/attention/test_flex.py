@@ -15,6 +15,8 @@ from attention_cases import CASES, DIM, build, oracle, tokens
 from deadweight.attention import flex
 from deadweight.attention.sliding_window import LONG, in_pieces
 
+pytestmark = pytest.mark.slow
+
 MASKED = [name for name, (mechanism, _) in CASES.items() if mechanism in ("sliding_window", "block_sparse")]
 
 

@@ -16,6 +16,8 @@ import torch
 from gpu_sections import SECTIONS, Plan, runner
 from gpu_sections.page import page
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CPU = Plan("cpu")
 

@@ -15,6 +15,8 @@ from deadweight.meters import IdlePower, NullEnergy, Reading
 from deadweight.meters.gpus import gpu_devices
 from deadweight.studies.attention.timing.subject import Subject
 
+pytestmark = pytest.mark.slow
+
 GPU, REHEARSAL = Plan(), Plan("cpu", rehearsal=True)
 SMALL = replace(joules.TINY, depth=2, seconds=0.1)
 

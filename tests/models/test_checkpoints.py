@@ -22,6 +22,8 @@ from deadweight.loading import check_language
 from deadweight.models import origin
 from deadweight.studies.frame.models import ModelRef, language_digest
 
+pytestmark = pytest.mark.slow
+
 NAME, CLASSES = "test_vit", 7
 PLAIN = f"timm:{NAME}"
 

@@ -21,6 +21,8 @@ from deadweight.statistics import (
     verdicts,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("n", [1, 2, 9, 30, 192])
 def test_holm_is_statsmodels(n):

@@ -12,6 +12,8 @@ from deadweight.errors import SourceError
 from deadweight.models import input_shape
 from deadweight.surgery.library_models import build, describe
 
+pytestmark = pytest.mark.slow
+
 OUTSIDE = {
     "by name": lambda: timm.create_model("test_vit"),
     "classes and size": lambda: timm.create_model("test_vit", num_classes=7, img_size=64),

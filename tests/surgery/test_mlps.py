@@ -16,6 +16,8 @@ from deadweight.surgery import drop_blocks, group_mlps, shallow_mlps, surgeries
 from deadweight.surgery.groups import groups_of
 from deadweight.surgery.narrow import units_kept
 
+pytestmark = pytest.mark.slow
+
 
 def distinct_mlps(model):
     return len({id(block.mlp) for block in anatomy(model).blocks})
