@@ -2,7 +2,7 @@
 # cyclopts: an option typed int takes 2.5 and gives 2, 2.6 and gives 3; no error is raised.
 #
 # Seen with cyclopts 5.4.0, Python 3.11: text with a point is read as a float and rounded, half to even, so that
-# `--limit 2.5` and `--limit 3.5` run as 2 and 4. argparse, click and typer refuse both.
+# `--limit 2.5` and `--limit 3.5` run as 2 and 4. argparse and click refuse both.
 #
 # Exits 0 while this is so, 1 once it is not.
 set -euo pipefail

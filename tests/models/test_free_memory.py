@@ -47,9 +47,9 @@ def test_a_group_without_a_limit_and_one_that_is_full(groups):
     assert module.free_memory() == 0
 
 
-@pytest.mark.parametrize("limited", ["work", "work/job", "work/job/step"])
+@pytest.mark.parametrize("limited", ["jobs", "jobs/42", "jobs/42/step"])
 def test_a_limit_anywhere_above_the_process_counts(groups, limited):
-    groups.membership("0::/work/job/step\n")
+    groups.membership("0::/jobs/42/step\n")
     groups(limited, max=GIB, current=0)
     assert module.free_memory() == GIB
 

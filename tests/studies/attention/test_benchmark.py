@@ -121,7 +121,7 @@ def metered(devices, idle=None, rounds=2):
     return found.measured["mechanisms"]["sdpa"]
 
 
-def test_joules_come_from_the_counter_a_step_and_a_token():
+def test_joules_come_from_the_counter_per_step_and_per_token():
     found = metered([ReplayEnergy([0.0, 6.0, 6.0, 12.0])])
     energy = found["metered"]["energy"]
     assert energy["provenance"] == "measured"
